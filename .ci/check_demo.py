@@ -1,0 +1,47 @@
+"""Checks what `make demo` left: every stage finished, every headline key there, time and memory within the budget.
+
+In:  a run folder.  Out: exit 0, or 1 with what is wrong.
+"""
+
+import sys
+from pathlib import Path
+
+from codeweft.base.artifacts import read_manifest
+from codeweft.stages import STAGES
+
+HEADLINES = {
+    "corpus": {"kept_fraction", "documents"},
+    "tokenizer": {"bytes_per_token"},
+    "tokens": {"tokens", "code_share", "math_share", "text_share"},
+    "pretrain": {
+        "bits_per_byte", "bits_per_byte_5gram", "fim_exact_match", "fim_exact_match_copy", "tokens_per_second",
+    },
+}  # fmt: skip
+CPU_SECONDS, MEMORY = 720, 4 * 2**30  # six minutes on two cores, counted as CPU time
+
+
+def faults(run_folder: Path) -> list[str]:
+    """Every fault found, as sentences."""
+    found, seconds = [], 0.0
+    for stage in STAGES:
+        manifest = read_manifest(run_folder / stage.name)
+        if manifest is None:
+            found.append(f"{stage.name} is not finished.")
+            continue
+        seconds += manifest.cpu_seconds
+        missing = HEADLINES.get(stage.name, set()) - set(manifest.headline)
+        if missing:
+            found.append(f"{stage.name} lacks the headline figures {sorted(missing)}.")
+        if manifest.peak_rss_bytes > MEMORY:
+            found.append(f"{stage.name} used {manifest.peak_rss_bytes / 2**30:.2f} GiB.")
+    if seconds > CPU_SECONDS:
+        found.append(f"The run took {seconds:.0f} CPU seconds; {CPU_SECONDS} are allowed.")
+    if not (run_folder / "report.html").exists():
+        found.append("There is no report.html.")
+    return found
+
+
+if __name__ == "__main__":
+    problems = faults(Path(sys.argv[1]))
+    print("\n".join(problems) or "The demonstration is complete.")
+    sys.exit(bool(problems))

@@ -1,0 +1,241 @@
+"""A run folder: one folder a stage, each with its manifest, its metrics and its outputs.
+
+In:  `runs/NAME`, the resolved recipe, a stage's configuration and input digests.
+Out: a `Run` for the stage to read from and write to; the decision to skip, go on or start anew, said aloud.
+
+A stage writes `started.json` before its first output and `manifest.json` after its last: both equal, the stage is
+skipped; only the first, it was cut off and may go on from what it left.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import resource
+import shutil
+import socket
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from codeweft.base.artifacts import (
+    DigestingFile,
+    Manifest,
+    atomic,
+    differences,
+    digest_file,
+    read_json,
+    read_manifest,
+    write_json,
+)
+from codeweft.base.errors import BusyError, InputError
+from codeweft.base.progress import say
+
+STARTED = "started.json"
+
+
+class Metrics:
+    """Appends rows to `metrics.jsonl` and, where tensorboard is installed, to its event file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "metrics.jsonl"
+        self.folder = folder
+        self.events: Any = None
+
+    def log(self, step: int, **values: float) -> None:
+        """One row: the step, the time, and numbers by name."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+        self._event(step, values)
+
+    def truncate(self, step: int) -> None:
+        """Drop rows after `step`, which a resumed stage is about to write again."""
+        if self.path.exists():
+            rows = [line for line in self.path.read_text("utf-8").splitlines() if line.strip()]
+            kept = [line for line in rows if json.loads(line)["step"] <= step]
+            with atomic(self.path) as file:
+                file.write("".join(line + "\n" for line in kept).encode())
+
+    def _event(self, step: int, values: Mapping[str, float]) -> None:
+        if self.events is None:
+            self.events = _event_writer(self.folder / "tensorboard")
+        if self.events is not False:
+            from tensorboard.compat.proto.event_pb2 import Event  # ty: ignore[missing-module-member]
+            from tensorboard.compat.proto.summary_pb2 import Summary  # ty: ignore[missing-module-member]
+
+            rows = [Summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()]
+            self.events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=rows)))
+
+    def close(self) -> None:
+        """Flush the event file."""
+        if self.events:
+            self.events.close()
+
+
+def _event_writer(folder: Path) -> Any:
+    try:
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    except ImportError:
+        say("tensorboard is not installed: metrics go to metrics.jsonl alone (pip install 'codeweft[track]').")
+        return False
+    return EventFileWriter(str(folder))
+
+
+@dataclass
+class Run:
+    """What a stage's `run(config, run)` works with: its folder, its inputs, its seed, its metrics.
+
+    `inputs` maps upstream stage names to their finished folders. `counts` collects facts for the manifest.
+    """
+
+    name: str
+    folder: Path
+    seed: int
+    inputs: dict[str, Path]
+    resumed: bool = False
+    workers: int = 1
+    counts: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.folder)
+
+    def read(self, stage: str) -> Path:
+        """The folder of an upstream stage."""
+        assert stage in self.inputs, f"stage {self.name} does not declare that it reads {stage}"
+        return self.inputs[stage]
+
+    @contextmanager
+    def open(self, name: str) -> Generator[DigestingFile, None, None]:
+        """Write output `name` atomically; its digest is recorded."""
+        with atomic(self.folder / name) as file:
+            yield file
+        self.outputs[name] = file.digest
+
+    def write(self, name: str, value: pa.Table | bytes | str | dict | list) -> None:
+        """Write a whole output: an Arrow table as zstd Parquet, bytes, text, or JSON."""
+        if isinstance(value, dict | list):
+            self.outputs[name] = write_json(self.folder / name, value)
+            return
+        with self.open(name) as file:
+            if isinstance(value, pa.Table):
+                pq.write_table(value, cast(BinaryIO, file), compression="zstd")
+            else:
+                file.write(value.encode() if isinstance(value, str) else value)
+
+    def adopt(self, name: str) -> None:
+        """Record an output that a library wrote under its final name."""
+        self.outputs[name] = digest_file(self.folder / name)
+
+    def cache(self) -> Path:
+        """A folder for measurements that several stages share (`runs/NAME/measured`)."""
+        folder = self.folder.parent / "measured"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
+@contextmanager
+def held(folder: Path) -> Generator[None, None, None]:
+    """Hold the run folder against a second process; BusyError names the owner."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            raise BusyError(f"{folder} is in use by {owner}.", "Wait for it, or choose another --out.") from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
+
+
+def upstream(run_folder: Path, stages: tuple[str, ...], reader: str) -> dict[str, Manifest]:
+    """The manifests of the stages that `reader` reads; InputError names the first that is not finished."""
+    found = {}
+    for stage in stages:
+        manifest = read_manifest(run_folder / stage)
+        if manifest is None:
+            raise InputError(
+                f"{reader} needs the stage {stage}, which is not finished in {run_folder}.",
+                f"Run `codeweft {stage} --run {run_folder}` first.",
+            )
+        found[stage] = manifest
+    return found
+
+
+def prepare(folder: Path, fingerprint: dict[str, Any], restart: bool) -> tuple[bool, bool]:
+    """Decide what to do with a stage folder: (skip, resume). Says what changed; clears a stale folder.
+
+    fingerprint: {stage, version, seed, config, inputs} as JSON values.
+    """
+    stage = fingerprint["stage"]
+    done = read_manifest(folder)
+    started = read_json(folder / STARTED) if (folder / STARTED).exists() else None
+    if done is not None and not restart:
+        before = {key: getattr(done, key) for key in fingerprint}
+        changes = differences(before, fingerprint)
+        if not changes:
+            say(f"{stage}: nothing changed, skipped.")
+            return True, False
+        say(f"{stage}: running again, because {'; '.join(changes[:3])}.")
+    elif started is not None and not restart:
+        changes = differences(started, fingerprint)
+        if not changes:
+            say(f"{stage} was cut off; going on from there (start over: --restart).")
+            return False, True
+        say(f"{stage}: an unfinished try is discarded, because {'; '.join(changes[:3])}.")
+    if done is not None or started is not None:
+        shutil.rmtree(folder)
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} holds files that no stage wrote.", "Move them away or choose another --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / STARTED, fingerprint)
+    return False, False
+
+
+@dataclass
+class Meter:
+    """Seconds, CPU seconds (children included) and peak memory of the process since it was made."""
+
+    started: float = field(default_factory=time.monotonic)
+    cpu: float = field(default_factory=lambda: _cpu_seconds())
+
+    def read(self) -> dict[str, float | int]:
+        """The manifest's three figures; the peak is that of the largest single process in bytes."""
+        peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return {
+            "seconds": round(time.monotonic() - self.started, 3),
+            "cpu_seconds": round(_cpu_seconds() - self.cpu, 3),
+            "peak_rss_bytes": peak * 1024,
+        }
+
+
+def _cpu_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def machine() -> dict[str, Any]:
+    """A description of this machine for reports and benchmark results."""
+    model = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        names = [line.split(":", 1)[1].strip() for line in information.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }

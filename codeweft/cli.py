@@ -1,0 +1,310 @@
+"""The command line: parse with the standard library, then import what the command needs.
+
+In:  words.  Out: work done and exit code 0; 1 for a person's mistake told in a line or two; 2 for a wrong command line;
+130 when interrupted.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from codeweft.base import config as settings
+from codeweft.base.errors import CodeweftError, InputError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A word of the command line: its one-line help, its arguments, what it does."""
+
+    summary: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    act: Callable[[argparse.Namespace, list[str]], int]
+    sections: tuple[str, ...] = ()  # sections whose settings it takes as --section.key=value
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}.", f"See {self.prog} --help.")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    words = list(sys.argv[1:] if words is None else words)
+    try:
+        return dispatch(words)
+    except CodeweftError as error:
+        print(f"codeweft: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("codeweft: interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def dispatch(words: list[str]) -> int:
+    """Find the command and act."""
+    commands = all_commands()
+    if not words or words[0] in {"-h", "--help", "help"}:
+        print_overview(commands)
+        return 0
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("codeweft"))
+        return 0
+    name = words[0]
+    if name not in commands:
+        raise UsageError(f"There is no command {name}.", settings.nearest(name, commands))
+    command = commands[name]
+    parser = _Parser(
+        prog=f"codeweft {name}",
+        description=command.summary[0].upper() + command.summary[1:] + ".",
+        epilog=settings_help(command.sections),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.arguments(parser)
+    arguments, rest = parser.parse_known_args(words[1:])
+    if rest and not command.sections:
+        known = [option for action in parser._actions for option in action.option_strings]
+        raise UsageError(f"codeweft {name}: {rest[0]} is not understood.", settings.nearest(rest[0], known))
+    if rest and "." not in rest[0]:
+        known = [option for action in parser._actions for option in action.option_strings]
+        known += [setting.name for section in command.sections for setting in _settings(section)]
+        raise UsageError(f"codeweft {name}: {rest[0]} is not understood.", settings.nearest(rest[0], known))
+    return command.act(arguments, rest)
+
+
+def all_commands() -> dict[str, Command]:
+    """Every command by name, in the order of the help."""
+    from codeweft import stages
+
+    commands = {"run": Command("run every stage of a recipe", _run_arguments, run, ("run", "measure", *stages.BY_NAME))}
+    for stage in stages.STAGES:
+        sections = (stage.name, "measure") if stage.measured else (stage.name,)
+        commands[stage.name] = Command(f"stage: {stage.summary}", _stage_arguments(stage.name), run_one, sections)
+    commands |= {
+        "why": Command("say what became of a source file, and by which rule", _why_arguments, why),
+        "complete": Command("fill in the code at FILE:LINE", _complete_arguments, complete),
+        "serve": Command("serve a model to editors and clients over HTTP", _serve_arguments, serve, ("serve",)),
+        "doctor": Command("check this machine and say what is missing", _json_argument, doctor),
+    }
+    return commands
+
+
+def print_overview(commands: dict[str, Command]) -> None:
+    """The stage table and the other commands."""
+    from codeweft import stages
+
+    print("codeweft builds, measures and serves open Mixture-of-Experts code language models.\n")
+    print("Stages, in the order of `codeweft run RECIPE`:")
+    for stage in stages.STAGES:
+        print(f"  {stage.name:<10} {stage.summary}")
+    print("\nCommands:")
+    for name, command in commands.items():
+        if name not in stages.BY_NAME:
+            print(f"  {name:<10} {command.summary}")
+    recipes = ", ".join(sorted(path.stem for path in settings.RECIPES.glob("*.toml")))
+    print(f"\nRecipes: {recipes}. Begin with `codeweft run toy`; `codeweft COMMAND --help` tells more.")
+
+
+def _settings(section: str) -> list[settings.Setting]:
+    from codeweft.stages import config_class
+
+    return list(settings.settings(config_class(section), section))
+
+
+def settings_help(sections: tuple[str, ...]) -> str:
+    """The settings of some sections as help text: name, type, default, purpose."""
+    if not sections:
+        return ""
+    lines = ["settings (defaults here; a recipe and the command line override them):"]
+    for section in sections:
+        for setting in _settings(section):
+            lines.append(f"  {setting.name}={setting.kind} ({setting.default})")
+            if setting.purpose:
+                lines.append(f"      {setting.purpose}")
+    return "\n".join(lines)
+
+
+# --- running -------------------------------------------------------------------------------------------------------
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    from codeweft.stages import BY_NAME
+
+    parser.add_argument("recipe", help="name of a recipe in the package, or a path ending in .toml")
+    parser.add_argument("--source", action="append", default=[], help="folder or git repository of code (repeatable)")
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE)")
+    parser.add_argument("--from", dest="first", choices=list(BY_NAME), help="first stage to run")
+    parser.add_argument("--to", dest="last", choices=list(BY_NAME), help="last stage to run")
+    parser.add_argument("--restart", action="store_true", help="run the stages even when nothing changed")
+
+
+def run(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """`codeweft run`: every stage of a recipe, each in a process of its own."""
+    from codeweft import stages
+    from codeweft.base.runs import held
+
+    layers = settings.read_recipe(arguments.recipe)
+    layers.append(settings.parse_overrides(rest, stages.SECTIONS))
+    if arguments.source:
+        sources = [str(Path(source).resolve()) for source in arguments.source]
+        missing = [source for source in sources if not Path(source).exists()]
+        if missing:
+            raise InputError(f"--source: there is no {missing[0]}.", "Give a folder or a git repository.")
+        layers.append(settings.Layer("--source", {"corpus": {"code": sources}}))
+    recipe = stages.resolve(layers)
+    run_folder = arguments.out or Path("runs") / Path(arguments.recipe).stem
+    names = list(stages.BY_NAME)
+    first = names.index(arguments.first) if arguments.first else 0
+    last = names.index(arguments.last) if arguments.last else len(names) - 1
+    if first > last:
+        raise UsageError(f"--from {arguments.first} comes after --to {arguments.last}.", "Swap them.")
+    with held(run_folder):
+        recipe.write(run_folder)
+        for name in names[first : last + 1]:
+            code = stages.run_in_process(run_folder, name, arguments.restart)
+            if code:
+                return code
+    if last == len(names) - 1:
+        from codeweft.report.summary import closing_words
+
+        print(closing_words(run_folder))
+    return 0
+
+
+def _stage_arguments(stage: str) -> Callable[[argparse.ArgumentParser], None]:
+    def add(parser: argparse.ArgumentParser) -> None:
+        parser.set_defaults(stage=stage)
+        parser.add_argument("--run", type=Path, required=True, dest="folder", help="run folder")
+        parser.add_argument("--recipe", help="recipe to use instead of the run folder's recipe.toml")
+        parser.add_argument("--restart", action="store_true", help="run even when nothing changed")
+        parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+        parser.add_argument("--within-run", action="store_true", help=argparse.SUPPRESS)
+
+    return add
+
+
+def run_one(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """`codeweft STAGE`: one stage in this process."""
+    from dataclasses import asdict
+
+    from codeweft import stages
+    from codeweft.base.artifacts import RECIPE
+    from codeweft.base.runs import held
+
+    folder: Path = arguments.folder
+    if arguments.recipe:
+        layers = settings.read_recipe(arguments.recipe)
+    elif (folder / RECIPE).exists():
+        layers = settings.read_recipe(str(folder / RECIPE))
+    else:
+        raise InputError(f"{folder} has no {RECIPE}.", "Name a recipe: --recipe toy.")
+    recipe = stages.resolve([*layers, settings.parse_overrides(rest, stages.SECTIONS)])
+    if arguments.within_run:
+        manifest = stages.run_stage(folder, arguments.stage, recipe, arguments.restart)
+    else:
+        with held(folder):
+            recipe.write(folder)
+            manifest = stages.run_stage(folder, arguments.stage, recipe, arguments.restart)
+    if arguments.json:
+        print(json.dumps(asdict(manifest), indent=2))
+    return 0
+
+
+# --- asking --------------------------------------------------------------------------------------------------------
+
+
+def _json_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the facts as JSON")
+
+
+def _why_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("what", help="path (or its end) or document id")
+    _json_argument(parser)
+
+
+def why(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """`codeweft why`: what became of a file."""
+    from codeweft.corpus.why import explain, sentence
+
+    found = explain(arguments.run, arguments.what)
+    if arguments.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        for fate in found:
+            print(sentence(fate))
+    return 0
+
+
+def doctor(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """`codeweft doctor`: what this machine has, what each missing part is for, how to get it."""
+    from codeweft.doctor import examine
+
+    findings = examine()
+    if arguments.json:
+        print(json.dumps(findings, indent=2))
+    else:
+        for finding in findings:
+            mark = "ok     " if finding["ok"] else "missing"
+            print(f"{mark}  {finding['what']:<22} {finding['detail']}")
+    return 0 if all(finding["ok"] or finding["optional"] for finding in findings) else 1
+
+
+# --- completing and serving ----------------------------------------------------------------------------------------
+
+
+def _model_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, required=True, help="model folder, such as runs/toy/pretrain/model")
+
+
+def _complete_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("place", help="FILE:LINE or FILE:LINE:COLUMN, counted from 1")
+    _model_argument(parser)
+    parser.add_argument("--max-tokens", type=int, default=64, help="longest completion in tokens (64)")
+    parser.add_argument("--lines", type=int, default=1, help="lines to fill in; 0 for no limit (1)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (0)")
+    parser.add_argument("--seed", type=int, default=0, help="for temperatures above 0 (0)")
+    parser.add_argument("--assume-fim", action="store_true", help="infill although the folder does not say it can")
+    _json_argument(parser)
+
+
+def complete(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """`codeweft complete FILE:LINE`: print what the model fills in there."""
+    from codeweft.serve.completion import complete_place
+
+    result: dict[str, Any] = complete_place(
+        arguments.place,
+        arguments.model,
+        max_tokens=arguments.max_tokens,
+        lines=arguments.lines,
+        temperature=arguments.temperature,
+        seed=arguments.seed,
+        assume_fim=arguments.assume_fim,
+    )
+    print(json.dumps(result, ensure_ascii=False) if arguments.json else result["text"])
+    return 0
+
+
+def _serve_arguments(parser: argparse.ArgumentParser) -> None:
+    _model_argument(parser)
+    parser.add_argument("--host", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", help="port to listen on (8012)")
+
+
+def serve(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """`codeweft serve`: answer completion requests until interrupted."""
+    from codeweft.serve.app import run as serve_model
+    from codeweft.stages import config_class
+
+    given = {name: getattr(arguments, name) for name in ("host", "port") if getattr(arguments, name) is not None}
+    layers = [settings.parse_overrides(rest, ["serve"]).section("serve"), settings.Layer("the command line", given)]
+    return serve_model(settings.build(config_class("serve"), layers, "serve"), arguments.model)

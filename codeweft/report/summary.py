@@ -1,0 +1,73 @@
+"""The last words of a run: the headline table, one real infilled completion, and what to do next.
+
+In:  a finished run folder.  Out: text for the terminal.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from codeweft.base.artifacts import Manifest, read_manifest
+from codeweft.base.progress import duration
+
+CONTEXT_LINES = 4  # shown before the hole
+
+
+def closing_words(run_folder: Path) -> str:
+    """Headlines of every stage, a sample, the report's path and the command that serves the model."""
+    manifests = [m for m in (read_manifest(folder) for folder in sorted(run_folder.iterdir())) if m is not None]
+    order = ("corpus", "tokenizer", "tokens", "pretrain", "evaluate", "report")
+    manifests.sort(key=lambda manifest: order.index(manifest.stage) if manifest.stage in order else len(order))
+    parts = ["", headline_table(manifests)]
+    samples = run_folder / "evaluate" / "samples.jsonl"
+    if samples.exists():
+        parts.append(shown_sample([json.loads(line) for line in samples.read_text("utf-8").splitlines()]))
+    model = run_folder / "pretrain" / "model"
+    parts.append(f"Report:  {run_folder / 'report.html'}")
+    parts.append(f"Serve:   codeweft serve --model {model}")
+    return "\n".join(parts)
+
+
+def headline_table(manifests: list[Manifest]) -> str:
+    """One line a figure: stage, name, value with its interval; then time and memory of each stage."""
+    lines = ["stage      figure                      value"]
+    for manifest in manifests:
+        for name, value in manifest.headline.items():
+            if not name.endswith("_ci95"):
+                lines.append(f"{manifest.stage:<10} {name:<27} {_figure(name, value, manifest.headline)}")
+    lines.append("")
+    lines.append("stage      wall         CPU          peak memory")
+    for manifest in manifests:
+        memory = f"{manifest.peak_rss_bytes / 2**30:.2f} GiB"
+        lines.append(
+            f"{manifest.stage:<10} {duration(manifest.seconds):<12} {duration(manifest.cpu_seconds):<12} {memory}"
+        )
+    wall = duration(sum(manifest.seconds for manifest in manifests))
+    cpu = duration(sum(manifest.cpu_seconds for manifest in manifests))
+    lines.append(f"{'together':<10} {wall:<12} {cpu}")
+    return "\n".join(lines) + "\n"
+
+
+def _figure(name: str, value: Any, headline: dict[str, Any]) -> str:
+    if value is None:
+        return "not measured"
+    shown = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+    interval = headline.get(f"{name}_ci95")
+    return shown + (f"  (95 %: {interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
+
+
+def shown_sample(samples: list[dict[str, Any]]) -> str:
+    """One infilled line in its surroundings: the first the model got right, or the first of all when it got none."""
+    holes = [sample for sample in samples if sample.get("task") == "infilling"]
+    if not holes:
+        return ""
+    right = [sample for sample in holes if sample["exact_match"]]
+    sample = (right or holes)[0]
+    before = sample["prefix"].splitlines()[-CONTEXT_LINES:]
+    after = sample["suffix"].lstrip("\n").splitlines()[:2]
+    lines = [f"Infilled by the model ({len(right)} of {len(holes)} held-out lines exactly right), {sample['path']}:"]
+    lines += [f"    {line}" for line in before]
+    lines.append(f"  > {sample['text']}")
+    lines += [f"    {line}" for line in after]
+    lines.append("    exactly the missing line" if right else f"    the missing line was: {sample['truth'].strip()}")
+    return "\n".join(lines) + "\n"

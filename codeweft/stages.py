@@ -1,0 +1,223 @@
+"""The table of stages, and what running one means: decide, run, measure, write the manifest.
+
+In:  a run folder and the resolved recipe.  Out: a finished stage folder, or the reason why it was skipped.
+
+Unusual: a stage's code is imported only when it runs, so the table costs nothing; every stage of a whole run works in
+a process of its own, so that its memory figure is its own and nothing it did lingers.
+"""
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codeweft.base import config as settings
+from codeweft.base.artifacts import RECIPE, Manifest, atomic
+from codeweft.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from codeweft.base.runs import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One row of the table. `version` is raised whenever the same input would give other output."""
+
+    name: str
+    module: str
+    config: str
+    version: int
+    reads: tuple[str, ...]
+    summary: str
+    measured: bool = False  # whether evaluate measures the model it leaves, for the headline
+
+
+STAGES = (
+    Stage(
+        "corpus",
+        "codeweft.corpus.build",
+        "codeweft.corpus.config:CorpusConfig",
+        1,
+        (),
+        "source folders and git repositories -> unique, filtered documents",
+    ),
+    Stage(
+        "tokenizer",
+        "codeweft.tokenizer.train",
+        "codeweft.tokenizer.config:TokenizerConfig",
+        1,
+        ("corpus",),
+        "documents -> a byte-level BPE tokenizer",
+    ),
+    Stage(
+        "tokens",
+        "codeweft.tokenizer.tokens",
+        "codeweft.tokenizer.config:TokensConfig",
+        1,
+        ("corpus", "tokenizer"),
+        "documents -> mixed, infilling-cut token shards",
+    ),
+    Stage(
+        "pretrain",
+        "codeweft.train.pretrain",
+        "codeweft.train.config:PretrainConfig",
+        1,
+        ("tokens", "tokenizer"),
+        "token shards -> a model folder",
+        measured=True,
+    ),
+    Stage(
+        "evaluate",
+        "codeweft.evaluate.run",
+        "codeweft.evaluate.config:EvaluateConfig",
+        1,
+        ("corpus", "tokenizer", "tokens", "pretrain"),
+        "a model folder -> scores with intervals and baselines",
+    ),
+    Stage(
+        "report",
+        "codeweft.report.page",
+        "codeweft.report.config:ReportConfig",
+        1,
+        ("corpus", "tokenizer", "tokens", "pretrain", "evaluate"),
+        "the run folder -> one HTML file",
+    ),
+)
+BY_NAME = {stage.name: stage for stage in STAGES}
+# Sections of a recipe that are no stage: how a run is run, how models are measured, how they are served.
+OTHER_SECTIONS = {
+    "run": "codeweft.stages:RunConfig",
+    "measure": "codeweft.evaluate.config:MeasureConfig",
+    "serve": "codeweft.serve.config:ServeConfig",
+}
+SECTIONS = (*OTHER_SECTIONS, *BY_NAME)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What holds for the whole run."""
+
+    seed: int = 1  # every stream of chance is derived from it
+    workers: int = 0  # processes for work that splits (0: as many as there are cores)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The resolved configuration: one dataclass a section, and the plain values they came from."""
+
+    sections: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.sections["run"].seed
+
+    @property
+    def workers(self) -> int:
+        """Processes to use."""
+        return self.sections["run"].workers or len(os.sched_getaffinity(0))
+
+    def write(self, run_folder: Path) -> None:
+        """Write `recipe.toml` in full, defaults included."""
+        text = settings.to_toml({name: settings.plain(section) for name, section in self.sections.items()})
+        with atomic(run_folder / RECIPE) as file:
+            file.write(text.encode())
+
+
+def config_class(section: str) -> type:
+    """The dataclass of a section, imported from its room's torch-free config."""
+    address = BY_NAME[section].config if section in BY_NAME else OTHER_SECTIONS[section]
+    module, name = address.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def resolve(layers: Sequence[settings.Layer]) -> Recipe:
+    """Every section filled from the layers, weakest first; ConfigError for a section that does not exist."""
+    for layer in layers:
+        for name in layer.values:
+            if name not in SECTIONS:
+                raise ConfigError(f"{layer.origin}: there is no section [{name}].", settings.nearest(name, SECTIONS))
+    sections = {}
+    for name in SECTIONS:
+        sections[name] = settings.build(config_class(name), [layer.section(name) for layer in layers], name)
+    return Recipe(sections)
+
+
+def run_stage(run_folder: Path, name: str, recipe: Recipe, restart: bool = False) -> Manifest:
+    """Run one stage unless nothing changed; returns its manifest. The caller holds the run folder."""
+    from codeweft.base.progress import duration, say
+    from codeweft.base.runs import Meter, Run, prepare, upstream
+
+    stage = BY_NAME[name]
+    folder = run_folder / name
+    config = recipe.sections[name]
+    manifests = upstream(run_folder, stage.reads, name)
+    module = importlib.import_module(stage.module)
+    outside = module.inputs(config) if hasattr(module, "inputs") else {}
+    fingerprint = {
+        "stage": name,
+        "version": stage.version,
+        "seed": recipe.seed,
+        "config": settings.plain(config),
+        "inputs": {stage: manifest.digest for stage, manifest in manifests.items()} | outside,
+    }
+    skip, resumed = prepare(folder, fingerprint, restart)
+    if skip:
+        done = upstream(run_folder, (name,), name)[name]
+        return done
+    meter = Meter()
+    inputs = {stage: run_folder / stage for stage in manifests}
+    work = Run(name, folder, recipe.seed, inputs, resumed, recipe.workers)
+    headline = module.run(config, work)
+    if stage.measured:
+        headline |= _measure(run_folder, work, recipe)
+    work.metrics.close()
+    manifest = Manifest(
+        **fingerprint,
+        outputs=work.outputs,
+        counts=work.counts,
+        **meter.read(),
+        device=work.device,
+        headline=headline,
+    )
+    manifest.write(folder)
+    say(f"{name}: done in {duration(manifest.seconds)}; {headline_line(headline)}.")
+    return manifest
+
+
+def _measure(run_folder: Path, work: "Run", recipe: Recipe) -> dict[str, Any]:
+    measuring = importlib.import_module("codeweft.evaluate.measure")
+    return measuring.measure(run_folder, work.name, recipe.seed, work.counts["tokens_seen"], recipe.sections["measure"])
+
+
+def run_in_process(run_folder: Path, name: str, restart: bool) -> int:
+    """Run one stage of a whole run in a process of its own; returns its exit code."""
+    command = [sys.executable, "-m", "codeweft", name, "--run", str(run_folder), "--within-run"]
+    process = subprocess.Popen(command + (["--restart"] if restart else []))
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # the terminal sent Ctrl-C to the child as well: let it end by itself
+            continue
+
+
+def headline_line(headline: dict[str, Any]) -> str:
+    """The headline as one sentence part, intervals behind their figure.
+
+    >>> headline_line({"score": 0.25, "score_ci95": [0.2, 0.3], "n": 1000})
+    'score 0.25 (0.2 to 0.3), n 1,000'
+    """
+    parts = []
+    for name, value in headline.items():
+        if name.endswith("_ci95") or value is None:
+            continue
+        interval = headline.get(f"{name}_ci95")
+        span = f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else ""
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+        parts.append(f"{name} {shown}{span}")
+    return ", ".join(parts)

@@ -1,0 +1,106 @@
+"""What training minimises: next-token cross-entropy, and the balance losses of the routed experts.
+
+In:  a model, a batch.  Out: a scalar to differentiate and the numbers to report.
+Source: DeepSeek-Coder-V2 §3.1 (next token; infilling is a matter of the data), DeepSeek-V2 §2.2.3 (balance).
+
+Unusual: the cross-entropy computes its gradient in the forward pass, chunk by chunk, so that the logits of a whole
+batch (tokens times vocabulary, float32) never exist.
+
+Shapes: N tokens of all sequences, D model, W vocabulary; B batch, T tokens, E experts.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codeweft.model.moe import balance_communication, balance_device, balance_expert
+from codeweft.model.transformer import RouterOutput, Transformer
+from codeweft.train.batches import Batch
+from codeweft.train.config import BalanceConfig
+
+CHUNK = 1024  # tokens whose logits exist at one time
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The scalar to differentiate, and detached facts about it."""
+
+    total: Tensor
+    cross_entropy: Tensor  # nats a token, mean
+    balance: Tensor
+    load: list[Tensor] = field(default_factory=list)  # a MoE layer: share of routed slots of each expert, [E]
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy of hidden states against a vocabulary matrix, gradient made on the way."""
+
+    @staticmethod
+    def forward(context: Any, hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor) -> Tensor:
+        wanted = hidden_ND.requires_grad
+        tokens = targets_N.numel()
+        total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
+        hidden_gradient_ND = torch.empty_like(hidden_ND) if wanted else None
+        weight_gradient_WD = torch.zeros_like(weight_WD, dtype=torch.float32) if wanted else None
+        for start in range(0, tokens, CHUNK):
+            part = slice(start, start + CHUNK)
+            logits_NW = (hidden_ND[part] @ weight_WD.T).float()
+            normaliser_N1 = logits_NW.logsumexp(1, keepdim=True)
+            total += (normaliser_N1.squeeze(1) - logits_NW.gather(1, targets_N[part, None]).squeeze(1)).sum()
+            if hidden_gradient_ND is not None and weight_gradient_WD is not None:
+                gradient_NW = logits_NW.sub_(normaliser_N1).exp_()
+                gradient_NW.scatter_add_(1, targets_N[part, None], -torch.ones_like(normaliser_N1))
+                gradient_NW = gradient_NW.div_(tokens).to(hidden_ND.dtype)
+                hidden_gradient_ND[part] = gradient_NW @ weight_WD
+                weight_gradient_WD += gradient_NW.T @ hidden_ND[part]
+        if hidden_gradient_ND is not None and weight_gradient_WD is not None:
+            context.save_for_backward(hidden_gradient_ND, weight_gradient_WD.to(weight_WD.dtype))
+        return total / tokens
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_gradient_ND, weight_gradient_WD = context.saved_tensors
+        (gradient,) = gradients
+        return hidden_gradient_ND * gradient, weight_gradient_WD * gradient, None
+
+
+def cross_entropy(hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor) -> Tensor:
+    """Mean of -log softmax(hidden W^T)[target] in nats, float32; differentiable in hidden and weight.
+
+    Logits are made in the dtype of `hidden_ND` and reduced in float32.
+    """
+    return _ChunkedCrossEntropy.apply(hidden_ND, weight_WD, targets_N)
+
+
+def balance(routers: list[RouterOutput], config: BalanceConfig, groups_reached: int) -> Tensor:
+    """Sum over MoE layers of the weighted balance losses, each the mean over the batch's sequences."""
+    total = torch.zeros((), device=routers[0].scores_BTE.device)
+    for router in routers:
+        scores_BTE, chosen_BTK = router.scores_BTE, router.chosen_BTK
+        if config.expert:
+            total = total + config.expert * balance_expert(scores_BTE, chosen_BTK)
+        if config.device:
+            total = total + config.device * balance_device(scores_BTE, chosen_BTK, config.devices)
+        if config.communication:
+            total = total + config.communication * balance_communication(
+                scores_BTE, chosen_BTK, config.devices, groups_reached
+            )
+    return total
+
+
+def expert_load(router: RouterOutput) -> Tensor:
+    """The share of routed slots that went to each expert, [E], summing to one."""
+    counts_E = torch.bincount(router.chosen_BTK.flatten(), minlength=router.scores_BTE.shape[-1])
+    return counts_E.float() / router.chosen_BTK.numel()
+
+
+def next_token(model: Transformer, batch: Batch, config: BalanceConfig) -> Loss:
+    """Cross-entropy of every position's next token, plus the balance losses while the model is in training mode."""
+    output = model(batch.tokens_BT, documents_BT=batch.documents_BT, return_hidden=True)
+    entropy = cross_entropy(output.hidden_BTD.flatten(0, 1), model.head_weight, batch.targets_BT.flatten())
+    if not output.router:
+        return Loss(entropy, entropy.detach(), torch.zeros(()))
+    balancing = balance(output.router, config, model.config.topk_group or 1)
+    load = [expert_load(router) for router in output.router]
+    return Loss(entropy + balancing, entropy.detach(), balancing.detach(), load)

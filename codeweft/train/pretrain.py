@@ -1,0 +1,142 @@
+"""Stage pretrain: a language model from token shards, from random weights or from a model folder.
+
+In:  tokens/ and tokenizer/ [+ a model folder].  Out: pretrain/model/, a Hugging Face folder in bfloat16.
+Source: DeepSeek-Coder-V2 §3.1 to §3.3. Infilling is in the data (the tokens stage), not in the loss.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from codeweft.base.artifacts import digest_file, read_manifest
+from codeweft.base.errors import ModelError, UserError
+from codeweft.base.progress import quantity, say
+from codeweft.base.runs import Run
+from codeweft.base.seeds import derive
+from codeweft.model.folder import load_folder, save_folder
+from codeweft.model.transformer import Transformer
+from codeweft.tokenizer.load import FILES, Tokenizer, load_tokenizer
+from codeweft.tokenizer.shards import TokenShards
+from codeweft.train.batches import Batch, StreamBatches
+from codeweft.train.config import PretrainConfig
+from codeweft.train.loop import Plan, Trainer, train
+from codeweft.train.objectives import Loss, next_token
+from codeweft.train.schedule import batch_size, learning_rate, sequences_before
+
+
+def inputs(config: PretrainConfig) -> dict[str, str]:
+    """The weights of the model folder to go on from, if any."""
+    if config.init is None:
+        return {}
+    if not config.init.is_dir():
+        raise ModelError(f"pretrain.init: there is no folder {config.init}.", "Give the path of a model folder.")
+    return {f"init/{path.name}": digest_file(path) for path in sorted(config.init.glob("*.safetensors"))}
+
+
+def run(config: PretrainConfig, run: Run) -> dict[str, float]:
+    """Train and write the model folder; headline: tokens a second."""
+    device = choose_device(config.device)
+    run.device = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    tokenizer = load_tokenizer(run.read("tokenizer"))
+    model = make_model(config, tokenizer, run.seed, device)
+    total, activated = model.config.total_parameters, model.config.activated_parameters
+    size = f"{quantity(total)} parameters, {quantity(activated)} used by a token"
+    say(f"pretrain: {size}, {config.precision} on {run.device}.")
+    trainer = Trainer(model, config.optimizer)
+    speed = train(trainer, make_plan(config, tokenizer, TokenShards(run.read("tokens")), device), run)
+    fim_rate = fim_rate_of(run.read("tokens"))
+    save_folder(
+        model.to(torch.bfloat16),
+        run.folder / "model",
+        stage="pretrain",
+        fim_rate=fim_rate,
+        extra_files=[tokenizer.folder / name for name in FILES],
+    )
+    for path in sorted((run.folder / "model").iterdir()):
+        run.adopt(f"model/{path.name}")
+    tokens = sequences_before(config.schedule.steps, config.schedule) * config.schedule.sequence
+    run.counts |= {
+        "tokens_seen": tokens,
+        "parameters": model.config.total_parameters,
+        "activated_parameters": model.config.activated_parameters,
+        "stream_tokens": TokenShards(run.read("tokens")).total("train"),
+    }
+    return {"tokens_per_second": round(speed, 1)}
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto` takes a GPU where there is one and says when it does not; anything else is taken at its word."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise UserError(f"There is no device {wanted!r}.", "Use cpu, cuda, cuda:1 or auto.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("device = cuda, but torch finds no GPU.", "Use --pretrain.device=cpu, or mend the driver.")
+    return device
+
+
+def make_model(config: PretrainConfig, tokenizer: Tokenizer, seed: int, device: torch.device) -> Transformer:
+    """Fresh weights drawn by seed, or those of `init`, whose tokenizer must be the run's."""
+    dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+    if config.init is not None:
+        theirs = load_tokenizer(config.init)
+        if theirs.digest != tokenizer.digest:
+            raise ModelError(
+                f"{config.init} was trained with another tokenizer than {tokenizer.folder}.",
+                "Make the tokens with the model's own tokenizer.",
+            )
+        return load_folder(config.init, dtype=dtype, device=device)
+    shape = dataclasses.replace(
+        config.model,
+        vocab_size=max(config.model.vocab_size, tokenizer.size),
+        bos_token_id=tokenizer.begin,
+        eos_token_id=tokenizer.end,
+    )
+    with torch.device(device):
+        model = Transformer(shape)
+    # drawn in float32 on the CPU so that every device and precision starts from the same numbers
+    model.init_weights(config.initializer_std, torch.Generator().manual_seed(derive(seed, "pretrain", "weights")))
+    return model.to(dtype)
+
+
+def make_plan(config: PretrainConfig, tokenizer: Tokenizer, shards: TokenShards, device: torch.device) -> Plan:
+    """Batches, rates and the loss as functions of the step."""
+    schedule, isolated = config.schedule, config.attention == "isolated"
+    training = StreamBatches(shards, "train", schedule.sequence, tokenizer.begin, isolated)
+    held_out = StreamBatches(shards, "held-out", schedule.sequence, tokenizer.begin, isolated)
+    passes = sequences_before(schedule.steps, schedule) / training.sequences
+    if passes > 1:
+        say(f"pretrain: the token stream is read {passes:.2f} times.")
+
+    def batches(step: int) -> list[Batch]:
+        first, count = sequences_before(step, schedule), batch_size(step, schedule)
+        return list(training.micro_batches(first, count, schedule.micro_batch, device))
+
+    def validation() -> Iterable[Batch]:
+        count = min(config.validation_sequences, held_out.sequences)
+        return held_out.micro_batches(0, count, schedule.micro_batch, device)
+
+    def loss(model: Transformer, batch: Batch) -> Loss:
+        return next_token(model, batch, config.balance)
+
+    return Plan(
+        steps=schedule.steps,
+        batches=batches,
+        learning_rate=lambda step: learning_rate(step, schedule),
+        loss=loss,
+        validation=validation,
+        validate_every=config.validate_every,
+        load_every=config.load_every,
+        checkpoint_every=config.checkpoint_every,
+        keep_checkpoints=config.keep_checkpoints,
+    )
+
+
+def fim_rate_of(tokens: Path) -> float:
+    """The infilling rate that the token shards were made with."""
+    manifest = read_manifest(tokens)
+    return float(manifest.config.get("fim_rate", 0.0)) if manifest else 0.0
