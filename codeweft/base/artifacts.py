@@ -30,7 +30,7 @@ class DigestingFile:
         self.closed = False
         self.mode = "wb"
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Write and digest; returns the number of bytes taken."""
         self.hash.update(data)
         self.bytes += memoryview(data).nbytes

@@ -205,7 +205,8 @@ def parse_overrides(words: Sequence[str], sections: Sequence[str]) -> Layer:
 
 def settings(cls: type, prefix: str) -> Iterator[Setting]:
     """Every setting of a configuration dataclass, nested ones dotted, with the comment behind the field."""
-    comments = dict(re.findall(r"^    (\w+):[^#\n]*#\s*(.+?)\s*$", inspect.getsource(cls), re.MULTILINE))
+    sources = [inspect.getsource(each) for each in cls.__mro__[::-1] if dataclasses.is_dataclass(each)]
+    comments = dict(re.findall(r"^    (\w+):[^#\n]*#\s*(.+?)\s*$", "\n".join(sources), re.MULTILINE))
     hints = typing.get_type_hints(cls)
     for field in setting_fields(cls):
         inner = _dataclass_in(hints[field.name])

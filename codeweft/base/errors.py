@@ -1,6 +1,6 @@
 """The tree of errors a person can meet; everything else that is raised is a fault of ours.
 
-In:  a message saying what is wrong and where, and the next step.  Out: one or two lines on the terminal and an exit code.
+In:  a message saying what is wrong and where, and the next step.  Out: one or two lines for the terminal, an exit code.
 
     CodeweftError
     ├── UserError            exit 1   something outside the program is wrong: files, settings, models, requests

@@ -189,7 +189,7 @@ _REQUIRED_WITH_EXPERTS = ("moe_intermediate_size", "num_experts_per_tok", "first
 _FIXED: dict[str, Any] = {"attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0, "hidden_act": "silu"}
 _FIXED |= {"scoring_func": "softmax", "ep_size": 1, "pretraining_tp": 1}
 _KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
-_KINDS |= {"NoneType": (type(None),), "tuple[int, ...]": (list, tuple)}
+_KINDS |= {"None": (type(None),), "tuple[int, ...]": (list, tuple)}
 
 
 def _values(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,10 +212,11 @@ def _values(content: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("topk_method") == "gready":  # the spelling of the first published files
         values["topk_method"] = GREEDY
     for each in dataclasses.fields(ModelConfig):
-        accepted = [kind for name in str(each.type).split(" | ") for kind in _KINDS.get(name.strip('"'), (object,))]
+        written = each.type.__name__ if isinstance(each.type, type) else str(each.type)
+        accepted = [kind for name in written.split(" | ") for kind in _KINDS.get(name, (object,))]
         if each.name in values and not isinstance(values[each.name], tuple(accepted)):
             found = values[each.name]
-            raise ModelError(f"config.json: {each.name} is {found!r}, not {each.type}.", "Correct it.")
+            raise ModelError(f"config.json: {each.name} is {found!r}, not of type {written}.", "Correct it.")
     if isinstance(values.get("eos_token_id"), list):
         values["eos_token_id"] = tuple(values["eos_token_id"])
     return values

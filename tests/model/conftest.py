@@ -1,0 +1,58 @@
+"""Small random models for the tests of this room."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from codeweft.model.config import ModelConfig
+from codeweft.model.transformer import Transformer
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 56,
+    "moe_intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "kv_lora_rank": 20,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 12,
+    "v_head_dim": 10,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "max_position_embeddings": 128,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "torch_dtype": "float32",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny matrices on two threads wait for each other ten times longer than they compute when the machine is busy."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[..., ModelConfig]:
+    """A tiny configuration, with changes."""
+    return lambda **changes: ModelConfig(**{**SMALL, **changes})
+
+
+@pytest.fixture(scope="session")
+def random_model() -> Callable[..., Transformer]:
+    """A model with weights drawn by seed, wide enough that every part matters to the logits."""
+
+    def build(config: ModelConfig, seed: int = 0, std: float = 0.2) -> Transformer:
+        model = Transformer(config)
+        generator = torch.Generator().manual_seed(seed)
+        model.init_weights(std, generator)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "norm" in name:
+                    parameter.uniform_(0.5, 1.5, generator=generator)
+        return model.eval()
+
+    return build
