@@ -1,0 +1,117 @@
+"""Choose which repositories are read under a limit, and which are held out: pure functions of names and sizes.
+
+In:  sizes by repository, a limit or a fraction, a seed.  Out: the chosen entries; the names held out.
+
+Unusual: both choices go through the repositories in an order drawn by hash, so that adding one repository hardly
+changes what becomes of the others, and neither depends on the order in which a file system lists.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from codeweft.base.seeds import derive
+from codeweft.corpus.entries import Entry
+
+LARGE = 0.25  # of the limit: larger repositories are taken last
+OVERSHOOT = 2.0  # a repository is held out only while the kind's held-out bytes stay under this multiple of the target
+
+
+def under_limit(entries: Sequence[Entry], limit: int, seed: int) -> list[Entry]:
+    """Whole repositories in hash order, each that still fits; all entries, in their order, if limit is 0.
+
+    Repositories above a quarter of the limit come last, so that one of them does not make up the corpus. What remains
+    is filled with files, in hash order, of the first repository that did not fit: only that one is read in part.
+    """
+    sizes: dict[str, int] = defaultdict(int)
+    for entry in entries:
+        sizes[entry.repository] += entry.size
+    if not limit or sum(sizes.values()) <= limit:
+        return list(entries)
+    taken: set[str] = set()
+    used = 0
+    left_out = []
+    for name in sorted(_by_hash(sizes, seed, "limit"), key=lambda name: sizes[name] > LARGE * limit):
+        if used + sizes[name] <= limit:
+            taken.add(name)
+            used += sizes[name]
+        else:
+            left_out.append(name)
+    partly: set[str] = set()
+    files = {entry.full_path: entry.size for entry in entries if entry.repository == left_out[0]}
+    for path in _by_hash(files, seed, "limit", "files"):
+        if used + files[path] <= limit:
+            partly.add(path)
+            used += files[path]
+    return [entry for entry in entries if entry.repository in taken or entry.full_path in partly]
+
+
+def _by_hash(names: Mapping[str, object], seed: int, *stream: str) -> list[str]:
+    return sorted(names, key=lambda name: (derive(seed, "corpus", *stream, name), name))
+
+
+@dataclass
+class HeldOut:
+    """Repositories that are held out whole and, for kinds that have a single one, documents."""
+
+    repositories: set[str] = field(default_factory=set)
+    documents: set[str] = field(default_factory=set)
+    by_document: list[str] = field(default_factory=list)
+
+
+def hold_out(sizes: Mapping[tuple[str, str], Mapping[str, int]], fraction: float, seed: int) -> HeldOut:
+    """Decide what is held out.
+
+    sizes: (kind, repository) -> id -> bytes. A repository is held out in every kind or in none. Each kind gets at least
+    its fraction of bytes if repositories allow it without overshooting, at least one repository in any case and never
+    all; a kind of one repository is split by document and named in `by_document`.
+    """
+    held = HeldOut()
+    if not fraction:
+        return held
+    kinds: dict[str, dict[str, int]] = defaultdict(dict)
+    for (kind, repository), documents in sizes.items():
+        kinds[kind][repository] = sum(documents.values())
+    target = {kind: fraction * sum(repositories.values()) for kind, repositories in kinds.items()}
+    reached = dict.fromkeys(kinds, 0)
+
+    def take(name: str) -> None:
+        held.repositories.add(name)
+        for kind in kinds:
+            reached[kind] += kinds[kind].get(name, 0)
+
+    for name in _by_hash({name: None for kind in kinds for name in kinds[kind]}, seed, "held-out"):
+        member = [kind for kind in kinds if name in kinds[kind]]
+        wanted = any(reached[kind] < target[kind] for kind in member)
+        if wanted and all(reached[kind] + kinds[kind][name] <= OVERSHOOT * target[kind] for kind in member):
+            take(name)
+    for kind in sorted(kinds):
+        if reached[kind]:
+            continue
+        spare = [name for name in kinds[kind] if _leaves_some(name, kinds, held.repositories)]
+        if spare:
+            take(min(spare, key=lambda name: (kinds[kind][name], name)))
+        else:
+            held.by_document.append(kind)
+            held.documents |= _some_documents(kind, sizes, fraction, seed)
+    return held
+
+
+def _leaves_some(name: str, kinds: Mapping[str, Mapping[str, int]], held: set[str]) -> bool:
+    """Whether every kind keeps a repository to train on when `name` is held out too."""
+    return all(set(repositories) - held - {name} for repositories in kinds.values() if name in repositories)
+
+
+def _some_documents(
+    kind: str, sizes: Mapping[tuple[str, str], Mapping[str, int]], fraction: float, seed: int
+) -> set[str]:
+    documents = {name: size for (of, _), inner in sizes.items() if of == kind for name, size in inner.items()}
+    chosen: set[str] = set()
+    total, held = sum(documents.values()), 0
+    for name in _by_hash(documents, seed, "held-out", "documents")[: max(len(documents) - 1, 0)]:
+        if held >= fraction * total:
+            break
+        if not chosen or held + documents[name] <= OVERSHOOT * fraction * total:
+            chosen.add(name)
+            held += documents[name]
+    return chosen
