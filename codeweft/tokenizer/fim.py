@@ -1,0 +1,124 @@
+"""Fill in the middle: where a document is cut, and in which order its parts and the sentinels stand.
+
+In:  a text, or its parts as ids.  Out: a cut, or the ids of a document or a prompt. The only file that knows the order.
+Source: DeepSeek-Coder-V2 §3.1: prefix, suffix, middle; rate 0.5; document by document, before packing.
+
+Unusual: the paper names no granularity. Cuts fall between any two characters by default (Bavarian et al. 2022), at line
+starts or around syntax nodes as options. Each part is tokenized by itself, as an editor's request will be.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from codeweft.source.syntax import node_spans
+
+
+class InfillTokenizer(Protocol):
+    """What is asked of a tokenizer: the sentinels' ids and plain encoding."""
+
+    @property
+    def begin(self) -> int:
+        """Id that opens a document."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """Id that closes a document."""
+        ...
+
+    @property
+    def fim_begin(self) -> int:
+        """Id before the prefix."""
+        ...
+
+    @property
+    def fim_hole(self) -> int:
+        """Id between prefix and suffix."""
+        ...
+
+    @property
+    def fim_end(self) -> int:
+        """Id after the suffix; the middle follows."""
+        ...
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Ids of a text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A text in three parts; `granularity` is the one that was used, which may be coarser than the one asked for."""
+
+    prefix: str
+    middle: str
+    suffix: str
+    granularity: str
+
+
+def cut_at_characters(text: str, random: np.random.Generator) -> tuple[int, int]:
+    """Two positions, each uniform over all borders between characters, both ends included, in order."""
+    start, end = sorted(random.integers(0, len(text) + 1, 2).tolist())
+    return start, end
+
+
+def cut_at_lines(text: str, random: np.random.Generator) -> tuple[int, int]:
+    """Two different line starts (or the text's end), uniform over all pairs: the middle is at least one whole line.
+
+    A line ends at "\\n"; an empty text has one border and is cut there.
+    """
+    borders = sorted({0, len(text), *(match.end() for match in re.finditer("\n", text))})
+    if len(borders) == 1:
+        return 0, 0
+    start, end = sorted(random.choice(len(borders), 2, replace=False).tolist())
+    return borders[start], borders[end]
+
+
+def cut_at_node(text: str, spans: Sequence[tuple[int, int]], random: np.random.Generator) -> tuple[int, int]:
+    """One syntax node: uniform over those that hold a character drawn uniformly, so large nodes come as often as small.
+
+    spans: (start, end) in characters, at least one. Where no node holds the character, any node may be drawn.
+    """
+    spans_N2 = np.asarray(spans)
+    place = random.integers(0, len(text))
+    holding = np.flatnonzero((spans_N2[:, 0] <= place) & (place < spans_N2[:, 1]))
+    start, end = spans_N2[random.choice(holding if len(holding) else len(spans_N2))].tolist()
+    return start, end
+
+
+def cut(text: str, language: str, granularity: str, random: np.random.Generator) -> Cut:
+    """Cut a text at "characters", "lines" or "syntax"; a language without a grammar is cut at lines."""
+    spans = node_spans(text, language) if granularity == "syntax" else None
+    if spans:
+        start, end = cut_at_node(text, spans, random)
+    elif granularity == "characters":
+        start, end = cut_at_characters(text, random)
+    else:
+        granularity = "lines"
+        start, end = cut_at_lines(text, random)
+    return Cut(text[:start], text[start:end], text[end:], granularity)
+
+
+def plain_document(tokenizer: InfillTokenizer, ids: Sequence[int]) -> list[int]:
+    """A document that is not cut: begin, ids, end."""
+    return [tokenizer.begin, *ids, tokenizer.end]
+
+
+def infill_document(
+    tokenizer: InfillTokenizer, prefix: Sequence[int], middle: Sequence[int], suffix: Sequence[int]
+) -> list[int]:
+    """A document cut for infilling: the prompt that an editor would send, then the middle, then end."""
+    return [*_prompt(tokenizer, prefix, suffix), *middle, tokenizer.end]
+
+
+def infill_prompt(tokenizer: InfillTokenizer, prefix: str, suffix: str) -> list[int]:
+    """Ids after which a model trained to infill writes the middle and then the end token."""
+    return _prompt(tokenizer, tokenizer.encode(prefix), tokenizer.encode(suffix))
+
+
+def _prompt(tokenizer: InfillTokenizer, prefix: Sequence[int], suffix: Sequence[int]) -> list[int]:
+    return [tokenizer.begin, tokenizer.fim_begin, *prefix, tokenizer.fim_hole, *suffix, tokenizer.fim_end]
