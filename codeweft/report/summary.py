@@ -32,9 +32,9 @@ def headline_table(manifests: list[Manifest]) -> str:
     """One line a figure: stage, name, value with its interval; then time and memory of each stage."""
     lines = ["stage      figure                      value"]
     for manifest in manifests:
-        for name, value in manifest.headline.items():
+        for name in manifest.headline:
             if not name.endswith("_ci95"):
-                lines.append(f"{manifest.stage:<10} {name:<27} {_figure(name, value, manifest.headline)}")
+                lines.append(f"{manifest.stage:<10} {name:<27} {figure(name, manifest.headline)}")
     lines.append("")
     lines.append("stage      wall         CPU          peak memory")
     for manifest in manifests:
@@ -48,12 +48,24 @@ def headline_table(manifests: list[Manifest]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _figure(name: str, value: Any, headline: dict[str, Any]) -> str:
+def headline_line(headline: dict[str, Any]) -> str:
+    """The headline as part of a sentence, intervals behind their figures.
+
+    >>> headline_line({"score": 0.25, "score_ci95": [0.2, 0.3], "documents": 1000})
+    'score 0.25 (95 %: 0.2 to 0.3), documents 1,000'
+    """
+    names = [name for name in headline if not name.endswith("_ci95")]
+    return ", ".join(f"{name} {figure(name, headline)}" for name in names)
+
+
+def figure(name: str, headline: dict[str, Any]) -> str:
+    """One figure with its interval, as a person reads it."""
+    value = headline[name]
     if value is None:
         return "not measured"
-    shown = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+    shown = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     interval = headline.get(f"{name}_ci95")
-    return shown + (f"  (95 %: {interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
+    return shown + (f" (95 %: {interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
 
 
 def shown_sample(samples: list[dict[str, Any]]) -> str:

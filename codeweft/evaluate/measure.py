@@ -1,0 +1,247 @@
+"""Measures the model folder of a training stage and remembers the result for whoever asks for the same again.
+
+In:  runs/NAME/{corpus,tokenizer,tokens,STAGE}.  Out: tasks and samples, kept in runs/NAME/measured/; headline figures.
+
+Unusual: the result is found again by the digests of the model's files and of the inputs, the settings, the seed and
+the version here, so a training stage's closing look and the stage evaluate never measure the same thing twice.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from codeweft.base.artifacts import digest_file, digest_of, read_json, read_manifest, write_json
+from codeweft.base.errors import InputError, UserError
+from codeweft.base.progress import bar, say
+from codeweft.base.runs import STARTED, upstream
+from codeweft.engine.engine import Engine
+from codeweft.evaluate.baselines import KneserNey
+from codeweft.evaluate.bits_per_byte import HeldOut, draw_documents, model_bits, ngram_bits, training_chunks
+from codeweft.evaluate.config import MeasureConfig
+from codeweft.evaluate.infilling import draw_holes, facts, files_of, fill, held_out_code, outcomes
+from codeweft.evaluate.score import rate_interval, ratio_interval
+from codeweft.model.folder import fim_trained, load_folder, read_config
+from codeweft.model.transformer import Transformer
+from codeweft.tokenizer.load import load_tokenizer
+from codeweft.tokenizer.shards import TokenShards
+
+VERSION = 1  # raised whenever the same model would get other figures
+READS = ("corpus", "tokenizer", "tokens")
+SHORTEST_WINDOW = 16
+HEADLINE = ("bits_per_byte", "bits_per_byte_5gram", "fim_exact_match", "fim_exact_match_copy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Scores by task (DESIGN contract 6) and one sample a hole."""
+
+    tasks: dict[str, dict[str, Any]]
+    samples: list[dict[str, Any]]
+
+
+def measure(run_folder: Path, stage: str, seed: int, tokens_seen: int, settings: MeasureConfig) -> dict[str, Any]:
+    """The headline figures of runs/NAME/STAGE/model, each rate with its `…_ci95`; None where it cannot be scored.
+
+    tokens_seen: how many tokens of the training stream the model was trained on, repeats included.
+    """
+    tasks = measured(run_folder, stage, seed, tokens_seen, settings).tasks
+    headline: dict[str, Any] = {}
+    for name in HEADLINE:
+        headline[name] = tasks[name]["score"]
+        if tasks[name]["ci95"] is not None:
+            headline[f"{name}_ci95"] = tasks[name]["ci95"]
+    return headline
+
+
+def measured(run_folder: Path, stage: str, seed: int, tokens_seen: int, settings: MeasureConfig) -> Measured:
+    """All tasks and samples, measured now or found in `measured/`."""
+    key = {
+        "version": VERSION,
+        "stage": stage,
+        "seed": seed,
+        "tokens_seen": tokens_seen,
+        "window": settings.window or trained_length(run_folder, stage),
+        "settings": {
+            field.name: getattr(settings, field.name)
+            for field in dataclasses.fields(MeasureConfig)
+            if field.name != "window"
+        },
+        "model": model_digests(run_folder / stage),
+        "inputs": {name: manifest.digest for name, manifest in upstream(run_folder, READS, "measuring").items()},
+    }
+    path = run_folder / "measured" / f"{stage}-{digest_of(key).removeprefix('blake2b:')[:16]}.json"
+    if path.exists():
+        say(f"measuring {stage}: nothing changed, the figures of before are taken.")
+        found = read_json(path)
+        return Measured(found["tasks"], found["samples"])
+    result = _Measuring(run_folder, stage, seed, tokens_seen, settings, key["window"]).result()
+    write_json(path, {"key": key, **dataclasses.asdict(result)})
+    return result
+
+
+def trained_length(run_folder: Path, stage: str) -> int:
+    """The sequence length in the settings of a finished or running stage; else the longest the model allows."""
+    manifest = read_manifest(run_folder / stage)
+    started = run_folder / stage / STARTED
+    config = manifest.config if manifest else read_json(started)["config"] if started.exists() else {}
+    length = config.get("schedule", {}).get("sequence")
+    return int(length or read_config(run_folder / stage / "model").max_position_embeddings)
+
+
+def model_digests(stage_folder: Path) -> dict[str, str]:
+    """Digests of the files that decide what the model says: taken from the manifest, made anew where there is none."""
+    manifest = read_manifest(stage_folder)
+    recorded = manifest.outputs if manifest else {}
+    folder = stage_folder / "model"
+    if not (folder / "config.json").is_file():
+        raise InputError(f"There is no model folder {folder}.", f"Run the stage {stage_folder.name} first.")
+    files = [*folder.glob("*.safetensors"), folder / "config.json", *folder.glob("tokenizer*.json")]
+    names = {f"model/{path.name}": path for path in sorted(files)}
+    return {name: recorded.get(name) or digest_file(path) for name, path in names.items()}
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto` is the GPU where torch finds one."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise UserError(f"measure.device: there is no device {wanted!r}.", "Use cpu, cuda or auto.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("measure.device = cuda, but torch finds no GPU.", "Use cpu or auto.")
+    return device
+
+
+class _Measuring:
+    """One measurement of one model folder."""
+
+    def __init__(
+        self, run_folder: Path, stage: str, seed: int, tokens_seen: int, settings: MeasureConfig, window: int
+    ) -> None:
+        self.run_folder, self.seed, self.tokens_seen, self.settings, self.window = (
+            run_folder, seed, tokens_seen, settings, window,
+        )  # fmt: skip
+        self.folder = run_folder / stage / "model"
+        self.tokenizer = load_tokenizer(run_folder / "tokenizer")
+        dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+        self.model: Transformer = load_folder(self.folder, dtype=dtype, device=choose_device(settings.device)).eval()
+        longest = self.model.config.max_position_embeddings
+        if not SHORTEST_WINDOW <= window <= longest:
+            raise UserError(f"measure.window is {window}.", f"This model takes {SHORTEST_WINDOW} to {longest} tokens.")
+
+    def result(self) -> Measured:
+        """Bits per byte first, then infilling."""
+        tasks = self.bits()
+        samples = self.infilling()
+        return Measured(tasks | self.infilling_tasks(samples), samples)
+
+    def bits(self) -> dict[str, dict[str, Any]]:
+        """Bits per byte of the model and of the n-gram model, on the same documents."""
+        settings = self.settings
+        shards = TokenShards(self.run_folder / "tokens")
+        held_out = draw_documents(shards, settings.bits_tokens, settings.bits_document_tokens, self.seed)
+        predictions = sum(len(tokens) - 1 for tokens in held_out.tokens)
+        with bar("bits per byte", predictions, "tokens") as shown:
+            ours_K = model_bits(self.model, held_out.tokens, self.window, settings.batch, shown)
+        counted = min(self.tokens_seen, shards.total("train"), settings.ngram_tokens)
+        chunks = training_chunks(shards, counted)
+        ngrams = KneserNey.fit(chunks, self.tokenizer.size, self.tokenizer.begin, settings.ngram_order)
+        theirs_K = ngram_bits(ngrams, held_out.tokens)
+        same = f"{len(held_out.entries):,} whole held-out documents, {predictions:,} tokens with the end token"
+        if held_out.left_out:
+            same += f"; {held_out.left_out:,} longer than {settings.bits_document_tokens:,} tokens left out"
+        ours = f"windows of {self.window} tokens overlapping by half, {settings.precision}; {same}"
+        theirs = (
+            f"interpolated modified Kneser-Ney {settings.ngram_order}-gram of the first {counted:,} training tokens"
+        )
+        if self.tokens_seen > shards.total("train"):
+            theirs += f" (the model read {self.tokens_seen:,}: the stream's repeats are counted once)"
+        elif counted < self.tokens_seen:
+            theirs += f" (the model read {self.tokens_seen:,}; measure.ngram_tokens ends the count)"
+        return {
+            "bits_per_byte": self._ratio_task(ours_K, held_out, ours) | {"beside": ["bits_per_byte_5gram"]},
+            "bits_per_byte_5gram": self._ratio_task(theirs_K, held_out, f"{theirs}; {same}"),
+        }
+
+    def _ratio_task(self, bits_K: np.ndarray, held_out: HeldOut, protocol: str) -> dict[str, Any]:
+        def part(chosen: np.ndarray) -> dict[str, Any]:
+            bits, size = bits_K[chosen], held_out.bytes_K[chosen]
+            low, high = ratio_interval(bits, size, self.seed)
+            return {"n": len(bits), "score": _rounded(bits.sum() / size.sum()), "ci95": [_rounded(low), _rounded(high)]}
+
+        predictions = sum(len(tokens) - 1 for tokens in held_out.tokens)
+        kinds = np.array([entry.kind for entry in held_out.entries])
+        languages = np.array([entry.language for entry in held_out.entries])
+        return {
+            **part(np.arange(len(bits_K))),
+            "unit": "bits per byte",
+            "better": "lower",
+            "bits_per_token": _rounded(bits_K.sum() / predictions),
+            "protocol": protocol,
+            "per_kind": {str(kind): part(np.flatnonzero(kinds == kind)) for kind in np.unique(kinds)},
+            "per_language": {str(name): part(np.flatnonzero(languages == name)) for name in np.unique(languages)},
+        }
+
+    def infilling(self) -> list[dict[str, Any]]:
+        """One sample a hole; the model's part is missing where it was not trained to infill."""
+        settings = self.settings
+        documents = held_out_code(self.run_folder / "corpus")
+        holes = draw_holes(documents, settings.infilling_samples, settings.infilling_per_file, self.seed)
+        if len(holes) < settings.infilling_samples:
+            say(f"infilling: {len(holes)} holes instead of {settings.infilling_samples}; no more held-out files.")
+        known = [facts(hole, self.seed) for hole in holes]
+        if not fim_trained(self.folder):
+            say("infilling: this model was not trained to infill (fim_rate 0 in config.json), so it gets no score.")
+            return known
+        engine = Engine(self.model, self.tokenizer, rows=settings.batch, max_length=self.window)
+        answers = fill(holes, engine, self.tokenizer, self.window, min(settings.infilling_tokens, self.window // 2))
+        return [known_of | answer for known_of, answer in zip(known, answers, strict=True)]
+
+    def infilling_tasks(self, samples: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Exact match of the model, of copying, and the ceiling of copying, over the same holes."""
+        settings, files = self.settings, len(set(files_of(samples).tolist()))
+        same = (
+            f"{len(samples):,} lines of at least 8 non-space characters from {files:,} held-out files, drawn by seed "
+            f"{self.seed}, at most {settings.infilling_per_file} a file; compared without surrounding white space"
+        )
+        ours = f"prefix-suffix-middle prompt, nearest {self.window} tokens, greedy, first generated line; {same}"
+        copying = f"the line of the same file with the most similar neighbourhood (copied_line); {same}"
+        ceiling = f"the missing line stands elsewhere in its file; {same}"
+        filled = all("exact_match" in sample for sample in samples)
+        tasks = {
+            "fim_exact_match": self._rate_task(samples, "exact_match", ours) if filled else _unscored(samples, ours),
+            "fim_exact_match_copy": self._rate_task(samples, "copied_match", copying),
+            "fim_line_elsewhere": self._rate_task(samples, "occurs_elsewhere", ceiling),
+        }
+        tasks["fim_exact_match"]["beside"] = ["fim_exact_match_copy", "fim_line_elsewhere"]
+        return tasks
+
+    def _rate_task(self, samples: Sequence[dict[str, Any]], key: str, protocol: str) -> dict[str, Any]:
+        def part(chosen: Sequence[dict[str, Any]]) -> dict[str, Any]:
+            right = outcomes(chosen, key)
+            low, high = rate_interval(right, files_of(chosen))
+            return {"n": len(right), "score": _rounded(right.mean()), "ci95": [_rounded(low), _rounded(high)]}
+
+        languages = sorted({sample["language"] for sample in samples})
+        return {
+            **part(samples),
+            "unit": "share",
+            "better": "higher",
+            "protocol": protocol,
+            "per_language": {name: part([s for s in samples if s["language"] == name]) for name in languages},
+        }
+
+
+def _unscored(samples: Sequence[dict[str, Any]], protocol: str) -> dict[str, Any]:
+    reason = "The model was not trained to infill (fim_rate 0 in config.json)."
+    empty = {"n": len(samples), "score": None, "ci95": None, "unit": "share", "better": "higher"}
+    return {**empty, "reason": reason, "protocol": protocol, "per_language": {}}
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 6)

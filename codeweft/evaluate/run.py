@@ -1,0 +1,71 @@
+"""Stage evaluate: scores of a model with intervals, beside baselines on the same documents and holes.
+
+In:  corpus/, tokenizer/, tokens/ and a training stage's model folder.  Out: results.json, samples.jsonl.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from codeweft.base.artifacts import digest_of, read_manifest
+from codeweft.base.errors import InputError
+from codeweft.base.runs import Run
+from codeweft.evaluate.config import EvaluateConfig
+from codeweft.evaluate.measure import HEADLINE, measured, model_digests
+from codeweft.evaluate.score import edit_similarity, ratio_interval
+
+
+def run(config: EvaluateConfig, run: Run) -> dict[str, Any]:
+    """Measure, write results.json (one entry a task) and samples.jsonl (one line a hole); headline: the main scores."""
+    run_folder = run.folder.parent
+    manifest = read_manifest(run_folder / config.model)
+    if manifest is None or "tokens_seen" not in manifest.counts:
+        raise InputError(
+            f"evaluate.model = {config.model}: {run_folder} has no finished training stage of that name.",
+            f"Run `codeweft {config.model} --run {run_folder}` first, or name another stage.",
+        )
+    found = measured(run_folder, config.model, run.seed, manifest.counts["tokens_seen"], config)
+    tasks = {name: dict(task) for name, task in found.tasks.items()}
+    samples = [with_similarity(sample) for sample in found.samples]
+    if tasks["fim_exact_match"]["score"] is not None:
+        tasks["fim_edit_similarity"] = similarity_task(samples, tasks["fim_exact_match"]["protocol"], run.seed)
+    run.write("results.json", tasks)
+    run.write("samples.jsonl", "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))
+    run.counts |= {"model": config.model, "model_digest": digest_of(model_digests(run_folder / config.model))}
+    headline: dict[str, Any] = {}
+    for name in (*HEADLINE, "fim_edit_similarity"):
+        if name in tasks:
+            headline[name] = tasks[name]["score"]
+            if tasks[name]["ci95"] is not None:
+                headline[f"{name}_ci95"] = tasks[name]["ci95"]
+    return headline
+
+
+def with_similarity(sample: dict[str, Any]) -> dict[str, Any]:
+    """The sample with the edit similarity of what was generated to the missing line."""
+    if "text" not in sample:
+        return sample
+    return sample | {"edit_similarity": round(edit_similarity(sample["text"], sample["truth"]), 4)}
+
+
+def similarity_task(samples: list[dict[str, Any]], protocol: str, seed: int) -> dict[str, Any]:
+    """Mean edit similarity over all holes; the interval resamples files."""
+
+    def part(chosen: list[dict[str, Any]]) -> dict[str, Any]:
+        by_file: dict[str, list[float]] = {}
+        for sample in chosen:
+            by_file.setdefault(sample["problem"].rsplit(":", 1)[0], []).append(sample["edit_similarity"])
+        totals, counts = np.array([[sum(values), len(values)] for values in by_file.values()]).T
+        low, high = ratio_interval(totals, counts, seed)
+        score = round(float(totals.sum() / counts.sum()), 6)
+        return {"n": len(chosen), "score": score, "ci95": [round(low, 6), round(high, 6)]}
+
+    languages = sorted({sample["language"] for sample in samples})
+    return {
+        **part(samples),
+        "unit": "share",
+        "better": "higher",
+        "protocol": f"1 - Levenshtein distance / longer length; {protocol}",
+        "per_language": {name: part([s for s in samples if s["language"] == name]) for name in languages},
+    }
