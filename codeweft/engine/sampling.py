@@ -6,7 +6,7 @@ Unusual: sampling is Gumbel-max, argmax(logits / temperature + noise), where the
 token id) and of nothing else. A request therefore draws the same text alone, in any batch and on any device, except
 where two perturbed logits are as close as the rounding of the forward pass.
 
-Shapes: B rows, S rows that sample, W vocabulary.
+Shapes: B rows, S rows that sample, W vocabulary, K likeliest tokens.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,12 @@ from codeweft.base.seeds import derive
 from codeweft.engine.request import Request
 
 LOW_32 = 0xFFFFFFFF
+LIKELIEST = 1024  # tokens looked at first for a nucleus
 
 
 def choose(
     logits_BW: Tensor, requests: Sequence[Request], positions: Sequence[int], size: int
-) -> tuple[list[int], list[float]]:
+) -> list[tuple[int, float]]:
     """One token id below `size` and its log-probability for each row.
 
     positions: how many tokens the request has drawn before. size: ids that the tokenizer knows; a model's vocabulary
@@ -38,41 +39,58 @@ def choose(
     if sampled:
         tokens_B[sampled] = _draw(known_BW[sampled], [requests[i] for i in sampled], [positions[i] for i in sampled])
     logprob_B = logits_BW.log_softmax(-1).gather(-1, tokens_B[:, None])[:, 0]
-    return tokens_B.tolist(), logprob_B.tolist()
+    return list(zip(tokens_B.tolist(), logprob_B.tolist(), strict=True))
 
 
 def _draw(logits_SW: Tensor, requests: Sequence[Request], positions: Sequence[int]) -> Tensor:
-    temperature_S = torch.tensor([request.temperature for request in requests], dtype=torch.float64)
-    scores_SW = logits_SW.double() / temperature_S.to(logits_SW.device)[:, None]
-    scores_SW = keep_nucleus(scores_SW, [request.top_p for request in requests])
+    device = logits_SW.device
+    temperature_S = torch.tensor([request.temperature for request in requests], dtype=torch.float64, device=device)
+    scores_SW = logits_SW.double() / temperature_S[:, None]
     keys = [derive(request.seed, "token", position) for request, position in zip(requests, positions, strict=True)]
-    return (scores_SW + gumbel_noise(keys, scores_SW.shape[1], scores_SW.device)).argmax(-1)
+    tokens_S = torch.empty(len(requests), dtype=torch.int64, device=device)
+    narrow = [index for index, request in enumerate(requests) if request.top_p < 1]
+    wide = [index for index, request in enumerate(requests) if request.top_p >= 1]
+    if wide:
+        noise_SW = gumbel_noise([keys[i] for i in wide], torch.arange(scores_SW.shape[1], device=device))
+        tokens_S[wide] = (scores_SW[wide] + noise_SW).argmax(-1)
+    if narrow:
+        kept_SK, token_SK = nucleus(scores_SW[narrow], [requests[i].top_p for i in narrow])
+        place_S1 = (kept_SK + gumbel_noise([keys[i] for i in narrow], token_SK)).argmax(-1, keepdim=True)
+        tokens_S[narrow] = token_SK.gather(-1, place_S1)[:, 0]
+    return tokens_S
 
 
-def keep_nucleus(scores_SW: Tensor, top_p: Sequence[float]) -> Tensor:
-    """Minus infinity outside the smallest set of most probable tokens that reaches `top_p` (never an empty set).
+def nucleus(scores_SW: Tensor, top_p: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """The smallest sets of most probable tokens that reach `top_p`, never empty: scores [S, K] and token ids [S, K].
 
-    >>> keep_nucleus(torch.tensor([[0.5, 0.3, 0.2]]).log(), [0.6]).exp().tolist()
-    [[0.5, 0.30000001192092896, 0.0]]
+    Places beyond a row's set hold minus infinity. A full sort is only made where the likeliest tokens do not suffice.
+
+    >>> kept, token = nucleus(torch.tensor([[0.2, 0.5, 0.3]]).log(), [0.6])
+    >>> kept.exp().round(decimals=1).tolist(), token.tolist()
+    ([[0.5, 0.30000001192092896, 0.0]], [[1, 2, 0]])
     """
-    if min(top_p) >= 1:
-        return scores_SW
     top_p_S1 = torch.tensor(top_p, dtype=torch.float64, device=scores_SW.device)[:, None]
-    sorted_SW, order_SW = scores_SW.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
-    dropped_SW = (sorted_SW.cumsum(-1) - sorted_SW >= top_p_S1) & (top_p_S1 < 1)
-    dropped_SW[:, 0] = False
-    outside_SW = torch.zeros_like(dropped_SW).scatter(-1, order_SW, dropped_SW)
-    return scores_SW.masked_fill(outside_SW, -torch.inf)
+    total_S1 = scores_SW.double().logsumexp(-1, keepdim=True)
+    for count in (min(LIKELIEST, scores_SW.shape[1]), scores_SW.shape[1]):
+        score_SK, token_SK = scores_SW.topk(count)
+        probability_SK = (score_SK.double() - total_S1).exp()
+        mass_SK = probability_SK.cumsum(-1)
+        if bool((mass_SK[:, -1:] >= top_p_S1).all()):
+            break
+    outside_SK = mass_SK - probability_SK >= top_p_S1
+    outside_SK[:, 0] = False
+    return score_SK.masked_fill(outside_SK, -torch.inf), token_SK
 
 
-def gumbel_noise(keys: Sequence[int], width: int, device: torch.device) -> Tensor:
-    """Standard Gumbel noise [len(keys), width] in float64, a pure function of (key, column)."""
-    low_S1 = torch.tensor([[key & LOW_32] for key in keys], dtype=torch.int64, device=device)
-    high_S1 = torch.tensor([[key >> 32 & LOW_32] for key in keys], dtype=torch.int64, device=device)
-    column_W = torch.arange(width, dtype=torch.int64, device=device)
-    bits_SW = _scramble(_scramble((column_W + low_S1) & LOW_32) ^ high_S1)
-    uniform_SW = (bits_SW.double() + 0.5) / 2.0**32
-    return -(-uniform_SW.log()).log()
+def gumbel_noise(keys: Sequence[int], columns: Tensor) -> Tensor:
+    """Standard Gumbel noise in float64 [len(keys), columns], a pure function of (key, column).
+
+    columns: token ids, [W] for all keys or [S, K] for each.
+    """
+    low_S1 = torch.tensor([[key & LOW_32] for key in keys], dtype=torch.int64, device=columns.device)
+    high_S1 = torch.tensor([[key >> 32 & LOW_32] for key in keys], dtype=torch.int64, device=columns.device)
+    bits = _scramble((_scramble(_scramble(columns) ^ low_S1) + high_S1) & LOW_32)
+    return -(-((bits.double() + 0.5) / 2.0**32).log()).log()
 
 
 def _scramble(bits: Tensor) -> Tensor:

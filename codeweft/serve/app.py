@@ -1,0 +1,307 @@
+"""The HTTP server: OpenAI's completion endpoint with `suffix`, on loopback names, for any number of clients.
+
+In:  an engine or a model folder, and ServeConfig.  Out: `POST /v1/completions`, `GET /v1/models`, `GET /health`.
+
+Unusual: whoever closes the connection cancels what was asked on it. No CORS headers: pages of other origins cannot
+read an answer. A prompt that does not fit is an error, never cut.
+"""
+
+import asyncio
+import json
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi import Request as HttpRequest
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from codeweft.base.errors import UserError
+from codeweft.base.progress import say
+from codeweft.base.seeds import derive
+from codeweft.engine.engine import Engine
+from codeweft.engine.request import Completion, Piece, Request, join
+from codeweft.serve.completion import require_fim
+from codeweft.serve.config import ServeConfig
+from codeweft.serve.guard import LOOPBACK, Guard
+from codeweft.serve.schema import (
+    Choice,
+    CompletionRequest,
+    CompletionResponse,
+    Usage,
+    error_response,
+    explain,
+)
+from codeweft.serve.worker import Worker, WorkerStopped
+from codeweft.tokenizer.fim import infill_prompt
+
+MOST_COMPLETIONS = 128  # of one HTTP request: prompts times n
+SHUTDOWN_SECONDS = 3.0  # that running completions get after an interrupt; what is left then is told and ended
+CLIENT_GONE = 499  # nobody reads it; the usual number in logs
+
+
+def create_app(engine: Engine, config: ServeConfig) -> FastAPI:
+    """The application around one engine; its thread runs from startup to shutdown."""
+    worker = Worker(engine)
+    name = config.name or "codeweft"
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        worker.start()
+        yield
+        await run_in_threadpool(worker.stop)
+
+    app = FastAPI(title="codeweft", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.worker = worker
+    app.add_middleware(Guard, allowed_hosts=config.allowed_hosts, max_body_bytes=config.max_body_bytes)
+    _install_error_answers(app)
+    started = int(time.time())
+
+    @app.post("/v1/completions", response_model=None, responses={200: {"model": CompletionResponse}})
+    async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
+        requests = await run_in_threadpool(engine_requests, engine, body, config)
+        if worker.open + len(requests) > config.queue:
+            message = f"{worker.open} completions are running or waiting; try again shortly."
+            return error_response(503, message, code="queue_full", headers={"Retry-After": "1"})
+        head = CompletionResponse(id=f"cmpl-{secrets.token_hex(12)}", created=int(time.time()), model=name, choices=[])
+        prompt_tokens = sum(len(request.prompt) for request in requests[:: body.count])
+        if body.stream:
+            with_usage = body.stream_options is not None and body.stream_options.include_usage
+            return EventStream(stream(worker, requests, head, prompt_tokens if with_usage else None))
+        return await _unless_gone(http, whole(worker, requests, head, prompt_tokens))
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, object]:
+        model = {"id": name, "object": "model", "created": started, "owned_by": "codeweft"}
+        return {"object": "list", "data": [model]}
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        status = "ok" if worker.alive else "the engine has stopped; see the server's output and start it again"
+        return JSONResponse({"status": status, "open": worker.open}, 200 if worker.alive else 503)
+
+    return app
+
+
+def engine_requests(engine: Engine, body: CompletionRequest, config: ServeConfig) -> list[Request]:
+    """One engine request for each completion asked, prompt by prompt; UserError when one cannot be run.
+
+    The first completion of each prompt draws with the given seed, the others with seeds derived from it.
+    """
+    prompts = body.prompts
+    if len(prompts) * body.count > MOST_COMPLETIONS:
+        raise UserError(
+            f"{len(prompts)} prompts times n = {body.count}.", f"At most {MOST_COMPLETIONS} in one request."
+        )
+    if body.suffix:
+        require_fim(engine, config.assume_fim, "start the server with --serve.assume_fim=true")
+    seed = secrets.randbits(63) if body.seed is None else body.seed
+    requests = []
+    for prompt in prompts:
+        ids = _prompt_ids(engine, prompt, body.suffix)
+        for choice in range(body.count):
+            request = Request(
+                ids,
+                max_tokens=16 if body.max_tokens is None else body.max_tokens,
+                temperature=1.0 if body.temperature is None else body.temperature,
+                top_p=1.0 if body.top_p is None else body.top_p,
+                stop=body.stops,
+                seed=derive(seed, "choice", choice) if choice else seed,
+            )
+            engine.check(request)
+            requests.append(request)
+    return requests
+
+
+def _prompt_ids(engine: Engine, prompt: str | list[int], suffix: str | None) -> tuple[int, ...]:
+    if not isinstance(prompt, str):
+        return tuple(prompt)
+    return tuple(infill_prompt(engine.tokenizer, prompt, suffix)) if suffix else engine.prompt(prompt)
+
+
+async def whole(worker: Worker, requests: list[Request], head: CompletionResponse, prompt_tokens: int) -> Response:
+    """All completions in one answer."""
+    pieces: list[list[Piece]] = [[] for _ in requests]
+    async with aclosing(worker.pieces(requests)) as arriving:
+        async for index, piece in arriving:
+            pieces[index].append(piece)
+    done = [join(each) for each in pieces]
+    head.choices = [_choice(index, completion) for index, completion in enumerate(done)]
+    head.usage = _usage(prompt_tokens, sum(len(completion.tokens) for completion in done))
+    return JSONResponse(head.model_dump())
+
+
+def _choice(index: int, completion: Completion) -> Choice:
+    return Choice(text=completion.text, index=index, finish_reason=completion.finish)
+
+
+def _usage(prompt_tokens: int, drawn: int) -> Usage:
+    return Usage(prompt_tokens=prompt_tokens, completion_tokens=drawn, total_tokens=prompt_tokens + drawn)
+
+
+async def stream(
+    worker: Worker, requests: list[Request], head: CompletionResponse, prompt_tokens: int | None
+) -> AsyncGenerator[str]:
+    """Server-sent events: a chunk for each piece that shows text or ends, the usage where asked, `[DONE]`."""
+    drawn = 0
+    fields = head.model_dump(exclude={"usage"} if prompt_tokens is None else None)
+    try:
+        async with aclosing(worker.pieces(requests)) as arriving:
+            async for index, piece in arriving:
+                drawn += len(piece.tokens)
+                if piece.text or piece.finish:
+                    choice = Choice(text=piece.text, index=index, finish_reason=piece.finish)
+                    yield _event(fields | {"choices": [choice.model_dump()]})
+    except WorkerStopped as error:
+        yield _event({"error": {"message": str(error), "type": "server_error", "param": None, "code": None}})
+        return
+    if prompt_tokens is not None:
+        yield _event(fields | {"usage": _usage(prompt_tokens, drawn).model_dump()})
+    yield "data: [DONE]\n\n"
+
+
+def _event(content: dict[str, object]) -> str:
+    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+
+
+class EventStream(StreamingResponse):
+    """A stream whose generator is closed, and so its requests cancelled, as soon as the client is gone."""
+
+    def __init__(self, events: AsyncGenerator[str]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self.events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the end or the disconnection."""
+        async with aclosing(self.events):
+            await super().__call__(scope, receive, send)
+
+
+async def _unless_gone(http: HttpRequest, answer: Coroutine[None, None, Response]) -> Response:
+    """The answer, or nothing when the client closes the connection first; its requests are cancelled then."""
+    work = asyncio.create_task(answer)
+    gone = asyncio.create_task(_disconnection(http))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() else Response(status_code=CLIENT_GONE)
+    finally:
+        work.cancel()
+        gone.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
+
+
+async def _disconnection(http: HttpRequest) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _install_error_answers(app: FastAPI) -> None:
+    """Every error in OpenAI's form; what is not foreseen here is 500 and a traceback in the server's output."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: HttpRequest, error: RequestValidationError) -> JSONResponse:
+        message, field = explain(error.errors())
+        return error_response(400, message, param=field)
+
+    @app.exception_handler(UserError)
+    async def refused(_: HttpRequest, error: UserError) -> JSONResponse:
+        return error_response(400, str(error))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: HttpRequest, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers) if error.headers else None
+        return error_response(error.status_code, f"{error.detail}.", headers=headers)
+
+    @app.exception_handler(WorkerStopped)
+    async def stopped(_: HttpRequest, error: WorkerStopped) -> JSONResponse:
+        return error_response(503, f"{error} See the server's output and start it again.")
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_: HttpRequest, error: Exception) -> JSONResponse:
+        return error_response(500, f"The server made a mistake: {type(error).__name__}; see its output.")
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, ending in good order: first no new connections, then no new tokens, then no server."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=30))
+        self.worker: Worker = app.state.worker
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Give running completions their seconds, then stop the engine, which answers everybody who waits."""
+        last_call = asyncio.get_running_loop().call_later(SHUTDOWN_SECONDS, self.worker.ask_to_stop)
+        await super().shutdown(sockets)
+        last_call.cancel()
+
+
+def run(config: ServeConfig, model_folder: Path) -> int:
+    """`codeweft serve`: answer until SIGTERM (returns 0) or Ctrl-C (KeyboardInterrupt); both end cleanly."""
+    model_folder = Path(model_folder)
+    listening = listen(config)
+    with listening:
+        engine = Engine.load(model_folder, rows=config.rows, max_length=config.max_length)
+        config = replace(config, name=config.name or model_name(model_folder))
+        _announce(config, engine, listening.getsockname()[1])
+        app = create_app(engine, config)
+        before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises the signal again when it has ended
+        try:
+            Server(app).run(sockets=[listening])
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    say("the server has ended.")
+    return 0
+
+
+def listen(config: ServeConfig) -> socket.socket:
+    """A listening socket; UserError when the address or the port cannot be had."""
+    place = f"{config.host}:{config.port}"
+    try:
+        found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
+        # With its protocol named, asyncio turns Nagle's delay off: 40 ms less for each answer on a kept connection.
+        listening = socket.socket(*found[:3])
+    except socket.gaierror as error:
+        raise UserError(f"{config.host} is not an address of this machine.", "Try --host 127.0.0.1.") from error
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(found[4])
+        listening.listen(1024)
+    except OSError as error:
+        listening.close()
+        raise UserError(
+            f"Cannot listen on {place}: {error.strerror}.",
+            "Stop what listens there or choose another port, such as --port 8013; 0 takes any free one.",
+        ) from error
+    return listening
+
+
+def model_name(folder: Path) -> str:
+    """The id shown to clients: the folder's name, or run and stage for `runs/NAME/STAGE/model`.
+
+    >>> model_name(Path("runs/toy/pretrain/model"))
+    'toy-pretrain'
+    """
+    folder = folder.absolute()
+    return f"{folder.parts[-3]}-{folder.parts[-2]}" if folder.name == "model" and len(folder.parts) > 3 else folder.name
+
+
+def _announce(config: ServeConfig, engine: Engine, port: int) -> None:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    url = f"http://{host}:{port}"
+    say(f"{config.name} listens on {url} ({engine.device}, {config.rows} rows of {engine.max_length} tokens). Try:")
+    body = '{"prompt": "def add(a, b):\\n    return", "max_tokens": 16, "temperature": 0}'
+    say(f"curl {url}/v1/completions -H 'Content-Type: application/json' -d '{body}'")
+    if host.lower() not in LOOPBACK and not config.allowed_hosts:
+        say(
+            "only requests that name localhost are answered; allow this machine's name with --serve.allowed_hosts=NAME."
+        )
