@@ -40,7 +40,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"codeweft: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("codeweft: interrupted; the same command goes on from here.", file=sys.stderr)
+        lasting = words[:1] not in (["serve"], ["complete"])
+        print("codeweft: interrupted" + ("; the same command goes on from here." if lasting else "."), file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()

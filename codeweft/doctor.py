@@ -25,7 +25,6 @@ PACKAGES = {
     "matplotlib": ("matplotlib", "the report's plots", "report"),
     "tensorboard": ("tensorboard", "metrics in TensorBoard", "track"),
     "rapidfuzz": ("rapidfuzz", "edit similarity in evaluation", "eval"),
-    "scipy": ("scipy", "near-duplicate clusters, intervals", "eval"),
 }
 
 

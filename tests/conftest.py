@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# Two test processes share two cores: threads of their own would only spin against each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ACCEPTED_REASONS = ("gpu", "ray", "shared data", "toolchain")
 skips: list[tuple[str, str]] = []
 

@@ -24,6 +24,7 @@ from codeweft.evaluate.bits_per_byte import HeldOut, draw_documents, model_bits,
 from codeweft.evaluate.config import MeasureConfig
 from codeweft.evaluate.infilling import draw_holes, facts, files_of, fill, held_out_code, outcomes
 from codeweft.evaluate.score import rate_interval, ratio_interval
+from codeweft.model.device import choose_device
 from codeweft.model.folder import fim_trained, load_folder, read_config
 from codeweft.model.transformer import Transformer
 from codeweft.tokenizer.load import load_tokenizer
@@ -104,19 +105,6 @@ def model_digests(stage_folder: Path) -> dict[str, str]:
     return {name: recorded.get(name) or digest_file(path) for name, path in names.items()}
 
 
-def choose_device(wanted: str) -> torch.device:
-    """`auto` is the GPU where torch finds one."""
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError as error:
-        raise UserError(f"measure.device: there is no device {wanted!r}.", "Use cpu, cuda or auto.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("measure.device = cuda, but torch finds no GPU.", "Use cpu or auto.")
-    return device
-
-
 class _Measuring:
     """One measurement of one model folder."""
 
@@ -129,7 +117,8 @@ class _Measuring:
         self.folder = run_folder / stage / "model"
         self.tokenizer = load_tokenizer(run_folder / "tokenizer")
         dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
-        self.model: Transformer = load_folder(self.folder, dtype=dtype, device=choose_device(settings.device)).eval()
+        device = choose_device(settings.device, "measure.device")
+        self.model: Transformer = load_folder(self.folder, dtype=dtype, device=device).eval()
         longest = self.model.config.max_position_embeddings
         if not SHORTEST_WINDOW <= window <= longest:
             raise UserError(f"measure.window is {window}.", f"This model takes {SHORTEST_WINDOW} to {longest} tokens.")

@@ -52,6 +52,7 @@ class TokensConfig:
     fim_rate: float = 0.5  # chance that a copy of a document is rearranged for infilling
     fim_cut: Literal["characters", "lines", "syntax"] = "characters"  # where documents are cut for infilling
     fim_kinds: tuple[str, ...] = ("code",)  # kinds that are rearranged
+    fim_segment: int = 0  # characters; longer documents are rearranged run by run of lines (0: whole, as the paper)
     shard_tokens: int = 100_000_000  # tokens in one file; documents are never split
     held_out_tokens: int = 400_000  # tokens in the held-out stream, mixed by the same shares
 
@@ -60,6 +61,8 @@ class TokensConfig:
         for name in ("total", "max_epochs", "shard_tokens", "held_out_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.fim_segment < 0:
+            raise ValueError(f"fim_segment must not be negative, not {self.fim_segment}")
         if not 0 <= self.fim_rate <= 1:
             raise ValueError(f"fim_rate must be between 0 and 1, not {self.fim_rate}")
         if min(self.code_share, self.math_share, self.text_share) < 0 or not sum(self.shares.values()):

@@ -24,11 +24,12 @@ import numpy as np
 from codeweft.base.errors import UserError
 from codeweft.base.seeds import generator
 from codeweft.tokenizer.catalogue import Catalogue, Group
-from codeweft.tokenizer.fim import Cut, cut, infill_document, plain_document
+from codeweft.tokenizer.fim import Cut, cut, infill_document, plain_document, segments
 from codeweft.tokenizer.load import Tokenizer, load_tokenizer
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Planned = tuple[int, tuple[int, ...], tuple[Cut, ...]]  # document, its epochs with these cuts, no cuts if plain
 
 # One row a copy. `document` is its number in the catalogue, `start` counts tokens in the file, `coarser` tells that
 # the document's language has no grammar, so that it was cut at lines instead of syntax nodes.
@@ -60,43 +61,46 @@ class Encoder:
     fim_rate: float
     fim_cut: str
     fim_kinds: tuple[str, ...]
+    fim_segment: int
     dtype: np.dtype
 
     def encode(self, work: Work) -> tuple[np.ndarray, np.ndarray]:
         """(copies, tokens): COPY rows with starts in `tokens`; their documents are numbered within the work."""
         tokenizer = _loaded(self.tokenizer)
         rows = work.group.read(("id", "kind", "language", "text"))
-        parts: list[str] = []  # texts to encode: a plain document, or three parts of a cut one
-        plan: list[tuple[int, tuple[int, ...], Cut | None]] = []
+        parts: list[str] = []  # texts to encode: a plain document, or three parts of each segment of a cut one
+        plan: list[Planned] = []
         for number, (row, epochs) in enumerate(zip(rows, work.epochs, strict=True)):
             cuts = {epoch: self._cut(row, epoch) for epoch in epochs}
-            plain = tuple(epoch for epoch, found in cuts.items() if found is None)
+            plain = tuple(epoch for epoch, found in cuts.items() if not found)
             if plain:
-                plan.append((number, plain, None))
+                plan.append((number, plain, ()))
                 parts.append(row["text"])
             for epoch, found in cuts.items():
-                if found is not None:
+                if found:
                     plan.append((number, (epoch,), found))
-                    parts += [found.prefix, found.middle, found.suffix]
+                    parts += [part for each in found for part in (each.prefix, each.middle, each.suffix)]
         return self._laid_out(tokenizer, plan, iter(tokenizer.encode_batch(parts)))
 
-    def _cut(self, row: dict[str, str], epoch: int) -> Cut | None:
+    def _cut(self, row: dict[str, str], epoch: int) -> tuple[Cut, ...]:
         if row["kind"] not in self.fim_kinds or not self.fim_rate:
-            return None
+            return ()
         random = generator(self.seed, "tokens", "fim", row["id"], epoch)
-        return cut(row["text"], row["language"], self.fim_cut, random) if random.random() < self.fim_rate else None
+        if random.random() >= self.fim_rate:
+            return ()
+        texts = segments(row["text"], self.fim_segment) if self.fim_segment else [row["text"]]
+        return tuple(cut(text, row["language"], self.fim_cut, random) for text in texts)
 
     def _laid_out(
-        self, tokenizer: Tokenizer, plan: list[tuple[int, tuple[int, ...], Cut | None]], ids: Iterator[list[int]]
+        self, tokenizer: Tokenizer, plan: list[Planned], ids: Iterator[list[int]]
     ) -> tuple[np.ndarray, np.ndarray]:
         copies, documents, start = [], [], 0
         for number, epochs, found in plan:
-            if found is None:
-                tokens = plain_document(tokenizer, next(ids))
-            else:
-                tokens = infill_document(tokenizer, next(ids), next(ids), next(ids))
-            coarser = found is not None and found.granularity != self.fim_cut
-            copies += [(number, epoch, start, len(tokens), found is not None, coarser) for epoch in epochs]
+            tokens = [] if found else plain_document(tokenizer, next(ids))
+            for _ in found:
+                tokens += infill_document(tokenizer, next(ids), next(ids), next(ids))
+            coarser = any(each.granularity != self.fim_cut for each in found)
+            copies += [(number, epoch, start, len(tokens), bool(found), coarser) for epoch in epochs]
             documents.append(np.array(tokens, dtype=self.dtype))
             start += len(tokens)
         return np.array(copies, dtype=COPY), np.concatenate(documents)

@@ -103,6 +103,21 @@ def cut(text: str, language: str, granularity: str, random: np.random.Generator)
     return Cut(text[:start], text[start:end], text[end:], granularity)
 
 
+def segments(text: str, length: int) -> list[str]:
+    r"""The text in runs of whole lines of at most `length` characters; a longer line is a segment by itself.
+
+    >>> segments("ab\ncd\nef\n", 6)
+    ['ab\ncd\n', 'ef\n']
+    """
+    found: list[str] = []
+    for line in text.splitlines(keepends=True):
+        if found and len(found[-1]) + len(line) <= length:
+            found[-1] += line
+        else:
+            found.append(line)
+    return found or [text]
+
+
 def plain_document(tokenizer: InfillTokenizer, ids: Sequence[int]) -> list[int]:
     """A document that is not cut: begin, ids, end."""
     return [tokenizer.begin, *ids, tokenizer.end]

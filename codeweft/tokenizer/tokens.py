@@ -79,9 +79,9 @@ def run(config: TokensConfig, run: Run) -> dict[str, float]:
     catalogue = read_catalogue(run.read("corpus"))
     check(config, catalogue)
     dtype = token_dtype(tokenizer.size)
-    cutting = (config.fim_rate, config.fim_cut, config.fim_kinds)
+    cutting = (config.fim_rate, config.fim_cut, config.fim_kinds, config.fim_segment)
     encoder = Encoder(tokenizer.folder, run.seed, *cutting, dtype)
-    held_out_encoder = Encoder(tokenizer.folder, run.seed, 0.0, config.fim_cut, (), dtype)
+    held_out_encoder = Encoder(tokenizer.folder, run.seed, 0.0, config.fim_cut, (), 0, dtype)
     encoded = config.total + config.held_out_tokens
     temporary = TokenFile(run.folder / "copies.partial", dtype)
     with temporary as file, processes(run.workers) as submit, bar("tokens", encoded, "tokens") as shown:

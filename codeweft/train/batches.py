@@ -1,20 +1,24 @@
-"""Cuts the training stream into sequences of equal length, in the order of the stream.
+"""Cuts the training stream into sequences of equal length and deals them out in an order drawn by seed.
 
-In:  token shards (already shuffled and mixed by the tokens stage) and a position counted in sequences.
-Out: micro-batches of inputs and targets; past the end the stream begins again.
+In:  token shards (already shuffled and mixed by document) and a position counted in sequences.
+Out: micro-batches of inputs and targets; past the end the stream begins again, in another order.
 
-Unusual: there is no sampler state. Position is a function of the step, so a resumed run reads the same tokens.
+Unusual: there is no sampler state. What a position holds follows from the seed alone, so a resumed run reads the same
+tokens. A plan for N sequences reads exactly the first N of the stream, so "the tokens seen" are a prefix of it.
+A document is longer than a sequence more often than not: without the second shuffle a batch would be one file.
 Shapes: B batch, T tokens.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from codeweft.base.errors import InputError
+from codeweft.base.seeds import generator
 from codeweft.tokenizer.shards import TokenShards
 
 
@@ -27,11 +31,39 @@ class Batch:
     documents_BT: Tensor | None = None  # int64, number of the document within its sequence
 
 
-class StreamBatches:
-    """Sequences of one split, addressed by number."""
+BLOCK = 1 << 20  # sequences that are shuffled together; bounds the memory of an order to 8 MiB
 
-    def __init__(self, shards: TokenShards, split: str, sequence: int, begin: int, isolated: bool) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How positions map to sequences: `planned` positions in all, shuffled by `seed`; None keeps the stream's order."""
+
+    planned: int
+    seed: int | None = None
+
+    def sequence(self, position: int, available: int) -> int:
+        """The number of the sequence, of `available`, at a position."""
+        epoch, place = divmod(position, available)
+        if self.seed is None:
+            return place
+        block = place // BLOCK
+        size = min(BLOCK, available - block * BLOCK, max(self.planned - epoch * available - block * BLOCK, 1))
+        return block * BLOCK + int(_permutation(self.seed, epoch, block, size)[place - block * BLOCK])
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, block: int, size: int) -> np.ndarray:
+    return generator(seed, "order", epoch, block).permutation(size)
+
+
+class StreamBatches:
+    """Sequences of one split, addressed by position in an order."""
+
+    def __init__(
+        self, shards: TokenShards, split: str, sequence: int, begin: int, isolated: bool, order: Order
+    ) -> None:
         self.shards, self.split, self.sequence, self.begin, self.isolated = shards, split, sequence, begin, isolated
+        self.order = order
         self.sequences = (shards.total(split) - 1) // sequence
         if self.sequences < 1:
             raise InputError(
@@ -40,17 +72,15 @@ class StreamBatches:
             )
 
     def read(self, first: int, count: int, device: torch.device) -> Batch:
-        """Sequences first … first+count-1, wrapping at the end of the stream."""
-        rows = [
-            self.shards.window(self.split, (number % self.sequences) * self.sequence, self.sequence + 1)
-            for number in range(first, first + count)
-        ]
+        """The sequences at positions first … first+count-1."""
+        numbers = [self.order.sequence(position, self.sequences) for position in range(first, first + count)]
+        rows = [self.shards.window(self.split, number * self.sequence, self.sequence + 1) for number in numbers]
         window_BT = torch.from_numpy(np.stack(rows).astype(np.int64))
         tokens_BT = window_BT[:, :-1]
         documents_BT = (tokens_BT == self.begin).cumsum(1).to(device) if self.isolated else None
         return Batch(tokens_BT.contiguous().to(device), window_BT[:, 1:].contiguous().to(device), documents_BT)
 
     def micro_batches(self, first: int, count: int, size: int, device: torch.device) -> Iterator[Batch]:
-        """The `count` sequences from `first` on, `size` at a time; the last may be smaller."""
+        """The `count` sequences from position `first` on, `size` at a time; the last may be smaller."""
         for start in range(first, first + count, size):
             yield self.read(start, min(size, first + count - start), device)

@@ -61,6 +61,7 @@ class PretrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     balance: BalanceConfig = field(default_factory=BalanceConfig)
+    vocabulary_multiple: int = 64  # fresh models take the tokenizer's size, rounded up to this (published: 4096)
     initializer_std: float = 0.006  # standard deviation of fresh weights (DeepSeek-V2 §3.1.2)
     precision: Literal["bfloat16", "float32"] = "bfloat16"  # weights and products; masters are float32 either way
     attention: Literal["across", "isolated"] = "across"  # whether tokens see earlier documents of their sequence

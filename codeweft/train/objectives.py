@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codeweft.model.moe import balance_communication, balance_device, balance_expert
-from codeweft.model.transformer import RouterOutput, Transformer
+from codeweft.model.balance import communication_balance, device_balance, expert_balance
+from codeweft.model.moe import RouterOutput
+from codeweft.model.transformer import Transformer
 from codeweft.train.batches import Batch
 from codeweft.train.config import BalanceConfig
 
@@ -37,7 +38,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy of hidden states against a vocabulary matrix, gradient made on the way."""
 
     @staticmethod
-    def forward(context: Any, hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor) -> Tensor:
         wanted = hidden_ND.requires_grad
         tokens = targets_N.numel()
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
@@ -55,13 +56,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 hidden_gradient_ND[part] = gradient_NW @ weight_WD
                 weight_gradient_WD += gradient_NW.T @ hidden_ND[part]
         if hidden_gradient_ND is not None and weight_gradient_WD is not None:
-            context.save_for_backward(hidden_gradient_ND, weight_gradient_WD.to(weight_WD.dtype))
+            ctx.save_for_backward(hidden_gradient_ND, weight_gradient_WD.to(weight_WD.dtype))
         return total / tokens
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_gradient_ND, weight_gradient_WD = context.saved_tensors
-        (gradient,) = gradients
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+        hidden_gradient_ND, weight_gradient_WD = ctx.saved_tensors
+        (gradient,) = grad_outputs
         return hidden_gradient_ND * gradient, weight_gradient_WD * gradient, None
 
 
@@ -79,17 +80,17 @@ def balance(routers: list[RouterOutput], config: BalanceConfig, groups_reached: 
     for router in routers:
         scores_BTE, chosen_BTK = router.scores_BTE, router.chosen_BTK
         if config.expert:
-            total = total + config.expert * balance_expert(scores_BTE, chosen_BTK)
+            total = total + config.expert * expert_balance(scores_BTE, chosen_BTK)
         if config.device:
-            total = total + config.device * balance_device(scores_BTE, chosen_BTK, config.devices)
+            total = total + config.device * device_balance(scores_BTE, chosen_BTK, config.devices)
         if config.communication:
-            total = total + config.communication * balance_communication(
+            total = total + config.communication * communication_balance(
                 scores_BTE, chosen_BTK, config.devices, groups_reached
             )
     return total
 
 
-def expert_load(router: RouterOutput) -> Tensor:
+def routed_share(router: RouterOutput) -> Tensor:
     """The share of routed slots that went to each expert, [E], summing to one."""
     counts_E = torch.bincount(router.chosen_BTK.flatten(), minlength=router.scores_BTE.shape[-1])
     return counts_E.float() / router.chosen_BTK.numel()
@@ -98,9 +99,9 @@ def expert_load(router: RouterOutput) -> Tensor:
 def next_token(model: Transformer, batch: Batch, config: BalanceConfig) -> Loss:
     """Cross-entropy of every position's next token, plus the balance losses while the model is in training mode."""
     output = model(batch.tokens_BT, documents_BT=batch.documents_BT, return_hidden=True)
-    entropy = cross_entropy(output.hidden_BTD.flatten(0, 1), model.head_weight, batch.targets_BT.flatten())
+    entropy = cross_entropy(output.hidden_BTD.flatten(0, 1), model.lm_head.weight, batch.targets_BT.flatten())
     if not output.router:
         return Loss(entropy, entropy.detach(), torch.zeros(()))
     balancing = balance(output.router, config, model.config.topk_group or 1)
-    load = [expert_load(router) for router in output.router]
+    load = [routed_share(router) for router in output.router]
     return Loss(entropy + balancing, entropy.detach(), balancing.detach(), load)

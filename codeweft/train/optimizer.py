@@ -17,7 +17,7 @@ class MasterAdamW:
     def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
         self.config = config
         self.names = [name for name, _ in model.named_parameters()]
-        self.weights = [weight for _, weight in model.named_parameters()]
+        self.weights: list[Tensor] = [weight for _, weight in model.named_parameters()]
         self.masters = [weight.detach().float().clone() for weight in self.weights]
         decayed = [master for master in self.masters if master.ndim >= 2]
         plain = [master for master in self.masters if master.ndim < 2]

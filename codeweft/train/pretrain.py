@@ -11,15 +11,16 @@ from pathlib import Path
 import torch
 
 from codeweft.base.artifacts import digest_file, read_manifest
-from codeweft.base.errors import ModelError, UserError
+from codeweft.base.errors import ModelError
 from codeweft.base.progress import quantity, say
 from codeweft.base.runs import Run
 from codeweft.base.seeds import derive
+from codeweft.model.device import choose_device
 from codeweft.model.folder import load_folder, save_folder
 from codeweft.model.transformer import Transformer
 from codeweft.tokenizer.load import FILES, Tokenizer, load_tokenizer
 from codeweft.tokenizer.shards import TokenShards
-from codeweft.train.batches import Batch, StreamBatches
+from codeweft.train.batches import Batch, Order, StreamBatches
 from codeweft.train.config import PretrainConfig
 from codeweft.train.loop import Plan, Trainer, train
 from codeweft.train.objectives import Loss, next_token
@@ -37,7 +38,7 @@ def inputs(config: PretrainConfig) -> dict[str, str]:
 
 def run(config: PretrainConfig, run: Run) -> dict[str, float]:
     """Train and write the model folder; headline: tokens a second."""
-    device = choose_device(config.device)
+    device = choose_device(config.device, "pretrain.device")
     run.device = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     tokenizer = load_tokenizer(run.read("tokenizer"))
     model = make_model(config, tokenizer, run.seed, device)
@@ -45,7 +46,8 @@ def run(config: PretrainConfig, run: Run) -> dict[str, float]:
     size = f"{quantity(total)} parameters, {quantity(activated)} used by a token"
     say(f"pretrain: {size}, {config.precision} on {run.device}.")
     trainer = Trainer(model, config.optimizer)
-    speed = train(trainer, make_plan(config, tokenizer, TokenShards(run.read("tokens")), device), run)
+    shards = TokenShards(run.read("tokens"))
+    speed = train(trainer, make_plan(config, tokenizer, shards, run.seed, device), run)
     fim_rate = fim_rate_of(run.read("tokens"))
     save_folder(
         model.to(torch.bfloat16),
@@ -61,22 +63,9 @@ def run(config: PretrainConfig, run: Run) -> dict[str, float]:
         "tokens_seen": tokens,
         "parameters": model.config.total_parameters,
         "activated_parameters": model.config.activated_parameters,
-        "stream_tokens": TokenShards(run.read("tokens")).total("train"),
+        "stream_tokens": shards.total("train"),
     }
     return {"tokens_per_second": round(speed, 1)}
-
-
-def choose_device(wanted: str) -> torch.device:
-    """`auto` takes a GPU where there is one and says when it does not; anything else is taken at its word."""
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError as error:
-        raise UserError(f"There is no device {wanted!r}.", "Use cpu, cuda, cuda:1 or auto.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("device = cuda, but torch finds no GPU.", "Use --pretrain.device=cpu, or mend the driver.")
-    return device
 
 
 def make_model(config: PretrainConfig, tokenizer: Tokenizer, seed: int, device: torch.device) -> Transformer:
@@ -92,7 +81,7 @@ def make_model(config: PretrainConfig, tokenizer: Tokenizer, seed: int, device: 
         return load_folder(config.init, dtype=dtype, device=device)
     shape = dataclasses.replace(
         config.model,
-        vocab_size=max(config.model.vocab_size, tokenizer.size),
+        vocab_size=-(-tokenizer.size // config.vocabulary_multiple) * config.vocabulary_multiple,
         bos_token_id=tokenizer.begin,
         eos_token_id=tokenizer.end,
     )
@@ -103,12 +92,19 @@ def make_model(config: PretrainConfig, tokenizer: Tokenizer, seed: int, device: 
     return model.to(dtype)
 
 
-def make_plan(config: PretrainConfig, tokenizer: Tokenizer, shards: TokenShards, device: torch.device) -> Plan:
+def make_plan(
+    config: PretrainConfig, tokenizer: Tokenizer, shards: TokenShards, seed: int, device: torch.device
+) -> Plan:
     """Batches, rates and the loss as functions of the step."""
     schedule, isolated = config.schedule, config.attention == "isolated"
-    training = StreamBatches(shards, "train", schedule.sequence, tokenizer.begin, isolated)
-    held_out = StreamBatches(shards, "held-out", schedule.sequence, tokenizer.begin, isolated)
-    passes = sequences_before(schedule.steps, schedule) / training.sequences
+    planned = sequences_before(schedule.steps, schedule)
+    order = Order(planned, derive(seed, "pretrain", "order"))
+    training = StreamBatches(shards, "train", schedule.sequence, tokenizer.begin, isolated, order)
+    # held-out sequences in one fixed shuffled order, so that a short validation still sees many files
+    everything = (shards.total("held-out") - 1) // schedule.sequence
+    mixed = Order(everything, derive(seed, "pretrain", "validation"))
+    held_out = StreamBatches(shards, "held-out", schedule.sequence, tokenizer.begin, isolated, mixed)
+    passes = planned / training.sequences
     if passes > 1:
         say(f"pretrain: the token stream is read {passes:.2f} times.")
 

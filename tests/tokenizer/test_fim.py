@@ -71,3 +71,11 @@ def test_documents_and_prompts_have_the_published_order(tokenizer: Tokenizer):
 def test_a_prompt_cannot_be_forged(tokenizer: Tokenizer, text: str, before: bool):
     prompt = fim.infill_prompt(tokenizer, *((text, "") if before else ("", text)))
     assert sum(number in tokenizer.control.values() for number in prompt) == 4
+
+
+@given(st.text(alphabet="ab\n", max_size=80), st.integers(1, 20))
+def test_segments_are_whole_lines_that_join_to_the_text(text: str, length: int):
+    found = fim.segments(text, length)
+    assert "".join(found) == text
+    assert all(len(each) <= length or each.count("\n", 0, -1) == 0 for each in found)
+    assert all(each.endswith("\n") for each in found[:-1])

@@ -18,7 +18,7 @@ from codeweft.tokenizer import tokens
 from codeweft.tokenizer.config import TokensConfig
 from codeweft.tokenizer.load import Tokenizer
 from codeweft.tokenizer.shards import TokenShards
-from codeweft.tokenizer.special import FIM_BEGIN, FIM_END, FIM_HOLE
+from codeweft.tokenizer.special import BEGIN, END, FIM_BEGIN, FIM_END, FIM_HOLE
 
 Make = Callable[..., Any]
 CONFIG = TokensConfig(total=60_000, held_out_tokens=4_000, shard_tokens=9_000)
@@ -198,3 +198,23 @@ def test_documents_too_long_for_the_shares_are_told(
     long = store(tmp_path / "long", documents(40, lines=(60, 61)))
     tokens.run(TokensConfig(total=5_000, held_out_tokens=20_000), stage("tokens", corpus=long))
     assert "its documents are too long to come closer" in capsys.readouterr().err
+
+
+def test_segments_each_carry_their_own_hole_and_join_to_the_document(
+    stage: Make, tokenizer: Tokenizer, rows: dict[str, dict[str, Any]]
+):
+    work = stage("tokens")
+    tokens.run(TokensConfig(total=60_000, held_out_tokens=4_000, fim_segment=200), work)
+    lengths = []
+    for entry, ids in TokenShards(work.folder).documents("train"):
+        if not entry.fim:
+            continue
+        pieces = tokenizer.decode(ids.tolist(), skip_special=False).split(BEGIN)[1:]
+        text = ""
+        for piece in pieces:
+            prefix, rest = piece.removesuffix(END).removeprefix(FIM_BEGIN).split(FIM_HOLE)
+            suffix, middle = rest.split(FIM_END)
+            text += prefix + middle + suffix
+        assert text == rows[entry.document]["text"]
+        lengths.append(len(pieces))
+    assert max(lengths) > 1

@@ -1,0 +1,32 @@
+"""The loss equals the plain formula, and so does its gradient."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from codeweft.train import objectives
+from codeweft.train.objectives import cross_entropy
+
+
+def test_the_chunked_cross_entropy_equals_the_plain_one_with_its_gradients(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(objectives, "CHUNK", 7)
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(23, 16), torch.randn(40, 16)
+    targets = torch.randint(0, 40, (23,))
+    gradients = []
+    for function in (cross_entropy, lambda h, w, t: F.cross_entropy(h @ w.T, t)):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        loss = function(h, w, targets)
+        (3 * loss).backward()
+        gradients.append((loss.detach(), h.grad, w.grad))
+    for ours, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-6, rtol=1e-5)
+
+
+def test_half_precision_hidden_states_lose_little():
+    torch.manual_seed(1)
+    hidden, weight = torch.randn(64, 32), torch.randn(100, 32) * 0.1
+    targets = torch.randint(0, 100, (64,))
+    plain = F.cross_entropy(hidden @ weight.T, targets)
+    ours = cross_entropy(hidden.bfloat16(), weight.bfloat16(), targets)
+    assert abs(float(ours - plain)) < 0.01
