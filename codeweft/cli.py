@@ -46,6 +46,26 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except ModuleNotFoundError as error:
+        if (error.name or "codeweft").split(".")[0] == "codeweft":
+            raise
+        extra = missing_extra(error.name or "")
+        print(f"codeweft: {words[0]} needs the package {error.name}. Install it: {extra}.", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        print(f"codeweft: {error.strerror}: {error.filename or ''}. Mend that and run again.", file=sys.stderr)
+        return 1
+
+
+def missing_extra(module: str) -> str:
+    """The command that installs a module that is missing."""
+    from codeweft.doctor import PACKAGES
+
+    extras = {name: extra for name, _, extra in PACKAGES.values()}
+    extra = extras.get(module.split(".")[0], "all")
+    return f"pip install 'codeweft[{extra}]'" if extra else "pip install codeweft"
 
 
 def dispatch(words: list[str]) -> int:
@@ -140,20 +160,24 @@ def settings_help(sections: tuple[str, ...]) -> str:
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     from codeweft.stages import BY_NAME
 
-    parser.add_argument("recipe", help="name of a recipe in the package, or a path ending in .toml")
+    parser.add_argument("recipe", help="a recipe of the package, a path ending in .toml, or an earlier run folder")
     parser.add_argument("--source", action="append", default=[], help="folder or git repository of code (repeatable)")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE)")
     parser.add_argument("--from", dest="first", choices=list(BY_NAME), help="first stage to run")
     parser.add_argument("--to", dest="last", choices=list(BY_NAME), help="last stage to run")
     parser.add_argument("--restart", action="store_true", help="run the stages even when nothing changed")
+    parser.add_argument("--verify", action="store_true", help="read finished outputs again before skipping a stage")
 
 
 def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     """`codeweft run`: every stage of a recipe, each in a process of its own."""
     from codeweft import stages
+    from codeweft.base.artifacts import RECIPE
     from codeweft.base.runs import held
 
-    layers = settings.read_recipe(arguments.recipe)
+    earlier = Path(arguments.recipe)
+    again = (earlier / RECIPE).is_file()
+    layers = settings.read_recipe(str(earlier / RECIPE) if again else arguments.recipe)
     layers.append(settings.parse_overrides(rest, stages.SECTIONS))
     if arguments.source:
         sources = [str(Path(source).resolve()) for source in arguments.source]
@@ -162,16 +186,17 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
             raise InputError(f"--source: there is no {missing[0]}.", "Give a folder or a git repository.")
         layers.append(settings.Layer("--source", {"corpus": {"code": sources}}))
     recipe = stages.resolve(layers)
-    run_folder = arguments.out or Path("runs") / Path(arguments.recipe).stem
+    run_folder = arguments.out or (earlier if again else Path("runs") / earlier.stem)
     names = list(stages.BY_NAME)
     first = names.index(arguments.first) if arguments.first else 0
     last = names.index(arguments.last) if arguments.last else len(names) - 1
     if first > last:
         raise UsageError(f"--from {arguments.first} comes after --to {arguments.last}.", "Swap them.")
-    with held(run_folder):
+    flags = [f"--{flag}" for flag in ("restart", "verify") if getattr(arguments, flag)]
+    with held(run_folder) as lock:
         recipe.write(run_folder)
         for name in names[first : last + 1]:
-            code = stages.run_in_process(run_folder, name, arguments.restart)
+            code = stages.run_in_process(run_folder, name, flags, lock)
             if code:
                 return code
     if last == len(names) - 1:
@@ -187,6 +212,7 @@ def _stage_arguments(stage: str) -> Callable[[argparse.ArgumentParser], None]:
         parser.add_argument("--run", type=Path, required=True, dest="folder", help="run folder")
         parser.add_argument("--recipe", help="recipe to use instead of the run folder's recipe.toml")
         parser.add_argument("--restart", action="store_true", help="run even when nothing changed")
+        parser.add_argument("--verify", action="store_true", help="read finished outputs again before skipping")
         parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
         parser.add_argument("--within-run", action="store_true", help=argparse.SUPPRESS)
 
@@ -210,11 +236,11 @@ def run_one(arguments: argparse.Namespace, rest: list[str]) -> int:
         raise InputError(f"{folder} has no {RECIPE}.", "Name a recipe: --recipe toy.")
     recipe = stages.resolve([*layers, settings.parse_overrides(rest, stages.SECTIONS)])
     if arguments.within_run:
-        manifest = stages.run_stage(folder, arguments.stage, recipe, arguments.restart)
+        manifest = stages.run_stage(folder, arguments.stage, recipe, arguments.restart, arguments.verify)
     else:
         with held(folder):
             recipe.write(folder)
-            manifest = stages.run_stage(folder, arguments.stage, recipe, arguments.restart)
+            manifest = stages.run_stage(folder, arguments.stage, recipe, arguments.restart, arguments.verify)
     if arguments.json:
         print(json.dumps(asdict(manifest), indent=2))
     return 0

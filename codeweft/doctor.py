@@ -16,9 +16,14 @@ PACKAGES = {
     "tokenizers": ("tokenizers", "text to ids", ""),
     "safetensors": ("safetensors", "weights", ""),
     "pyarrow": ("pyarrow", "documents", ""),
+    "numpy": ("numpy", "everything that counts", ""),
+    "jinja2": ("jinja2", "chat templates and the report", ""),
+    "rich": ("rich", "progress bars", ""),
     "daft": ("daft", "near-duplicates in the corpus stage", "curate"),
+    "scipy": ("scipy", "clusters of near-duplicates", "curate"),
     "dulwich": ("dulwich", "git repositories as sources", "curate"),
     "enry-python": ("enry", "languages of ambiguous files", "curate"),
+    "sympy": ("sympy", "mathematical prose among the built-in sources", "curate"),
     "tree-sitter": ("tree_sitter", "infilling cuts at syntax nodes", "curate"),
     "fastapi": ("fastapi", "the server", "serve"),
     "uvicorn": ("uvicorn", "the server", "serve"),
@@ -38,7 +43,9 @@ def examine() -> list[dict[str, Any]]:
     free = shutil.disk_usage(".").free / 2**30
     findings.append(_finding("cores", True, f"{len(os.sched_getaffinity(0))}"))
     findings.append(_finding("memory", memory >= 4, f"{memory:.0f} GiB (the toy recipe needs 4)"))
-    findings.append(_finding("disk here", free >= 2, f"{free:.0f} GiB free (the toy recipe needs 2)"))
+    findings.append(
+        _finding("disk here", free >= 2, f"{free:.0f} GiB free (the installation and the toy recipe need 4)")
+    )
     findings.append(_gpu())
     return findings
 

@@ -8,16 +8,17 @@ a process of its own, so that its memory figure is its own and nothing it did li
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codeweft.base import config as settings
-from codeweft.base.artifacts import RECIPE, Manifest, atomic
-from codeweft.base.errors import ConfigError
+from codeweft.base.artifacts import RECIPE, Manifest, atomic, read_manifest
+from codeweft.base.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from codeweft.base.runs import Run
@@ -155,15 +156,13 @@ def resolve(layers: Sequence[settings.Layer]) -> Recipe:
     return Recipe(sections)
 
 
-def run_stage(run_folder: Path, name: str, recipe: Recipe, restart: bool = False) -> Manifest:
+def run_stage(run_folder: Path, name: str, recipe: Recipe, restart: bool = False, verify: bool = False) -> Manifest:
     """Run one stage unless nothing changed; returns its manifest. The caller holds the run folder."""
     from codeweft.base.progress import duration, say
-    from codeweft.base.runs import Meter, Run, prepare, upstream
+    from codeweft.base.runs import Meter, Run, prepare, settle, upstream
     from codeweft.report.summary import headline_line
 
-    stage = BY_NAME[name]
-    folder = run_folder / name
-    config = recipe.sections[name]
+    stage, folder, config = BY_NAME[name], run_folder / name, recipe.sections[name]
     manifests = upstream(run_folder, stage.reads, name)
     module = importlib.import_module(stage.module)
     outside = module.inputs(config) if hasattr(module, "inputs") else {}
@@ -171,15 +170,15 @@ def run_stage(run_folder: Path, name: str, recipe: Recipe, restart: bool = False
         "stage": name,
         "version": stage.version,
         "seed": recipe.seed,
-        "config": settings.plain(config),
+        "config": tracked(config, folder),
         "inputs": {stage: manifest.digest for stage, manifest in manifests.items()} | outside,
     }
-    skip, resumed = prepare(folder, fingerprint, restart)
-    if skip:
-        return upstream(run_folder, (name,), name)[name]
-    meter = Meter()
+    skip, resumed = prepare(folder, fingerprint, restart, verify)
     inputs = {stage: run_folder / stage for stage in manifests}
     work = Run(name, folder, recipe.seed, inputs, resumed, recipe.workers)
+    if skip:
+        return _measured_again(run_folder, work, recipe)
+    meter = Meter()
     headline = module.run(config, work)
     if stage.measured:
         headline |= _measure(run_folder, work, recipe)
@@ -193,22 +192,62 @@ def run_stage(run_folder: Path, name: str, recipe: Recipe, restart: bool = False
         headline=headline,
     )
     manifest.write(folder)
+    settle(folder)
     say(f"{name}: done in {duration(manifest.seconds)}; {headline_line(headline)}.")
     return manifest
 
 
+def tracked(config: Any, folder: Path) -> dict[str, Any]:
+    """The settings that decide a stage's output, as plain values; those a config calls INCIDENTAL do not.
+
+    ConfigError for a path inside the stage's own folder, which the stage is about to write anew.
+    """
+    values = settings.plain(config)
+    for name in values:
+        path = getattr(config, name)
+        if isinstance(path, Path) and path.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(f"{name} = {path} lies in the folder that this stage writes.", "Choose another --out.")
+    return {name: value for name, value in values.items() if name not in getattr(config, "INCIDENTAL", ())}
+
+
 def _measure(run_folder: Path, work: "Run", recipe: Recipe) -> dict[str, Any]:
     measuring = importlib.import_module("codeweft.evaluate.measure")
-    return measuring.measure(run_folder, work.name, recipe.seed, work.counts["tokens_seen"], recipe.sections["measure"])
+    asked = recipe.sections["measure"]
+    work.counts["measure"] = settings.plain(asked)
+    return measuring.measure(run_folder, work.name, recipe.seed, work.counts["tokens_seen"], asked)
 
 
-def run_in_process(run_folder: Path, name: str, restart: bool) -> int:
-    """Run one stage of a whole run in a process of its own; returns its exit code."""
-    command = [sys.executable, "-m", "codeweft", name, "--run", str(run_folder), "--within-run"]
-    process = subprocess.Popen(command + (["--restart"] if restart else []), env=ALLOCATOR | os.environ)
+def _measured_again(run_folder: Path, work: "Run", recipe: Recipe) -> Manifest:
+    """The manifest of a skipped stage, its model measured anew if [measure] changed since."""
+    from codeweft.base.progress import say
+
+    manifest = read_manifest(work.folder)
+    assert manifest is not None, "only a finished stage is skipped"
+    if not BY_NAME[work.name].measured or manifest.counts["measure"] == settings.plain(recipe.sections["measure"]):
+        return manifest
+    say(f"{work.name}: [measure] changed, measuring again.")
+    work.counts |= manifest.counts
+    headline = manifest.headline | _measure(run_folder, work, recipe)
+    manifest = replace(manifest, headline=headline, counts=work.counts)
+    manifest.write(work.folder)
+    return manifest
+
+
+def run_in_process(run_folder: Path, name: str, flags: Sequence[str], lock: int) -> int:
+    """Run one stage of a whole run in a process of its own, which inherits the run folder's lock.
+
+    Returns its exit code; UserError when the system ended it.
+    """
+    command = [sys.executable, "-m", "codeweft", name, "--run", str(run_folder), "--within-run", *flags]
+    process = subprocess.Popen(command, env=ALLOCATOR | os.environ, pass_fds=(lock,))
     while True:
         try:
-            return process.wait()
+            code = process.wait()
+            break
         except KeyboardInterrupt:
             # the terminal sent Ctrl-C to the child as well: let it end by itself
             continue
+    if code < 0:
+        reason = "most likely for want of memory" if code == -signal.SIGKILL else f"by signal {-code}"
+        raise UserError(f"The stage {name} was killed, {reason}.", "The same command goes on from where it was.")
+    return code

@@ -69,7 +69,8 @@ class DigestingFile:
 def atomic(path: Path) -> Generator[DigestingFile, None, None]:
     """Write beside `path`, sync, then rename over it; an error leaves the old file as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    # the leading dot keeps readers of whole folders from taking an unfinished file for a finished one
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         with partial.open("wb") as file:
             digesting = DigestingFile(cast(BinaryIO, file))

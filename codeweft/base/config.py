@@ -110,7 +110,7 @@ def _convert(value: typing.Any, hint: typing.Any, place: str) -> typing.Any:
             raise ConfigError(f"{place}: {value!r} is not a choice.", nearest(str(value), map(str, arguments)))
         return value
     if origin is tuple:
-        items = _items(value)
+        items = _items(value, place)
         return tuple(_convert(item, arguments[0], place) for item in items)
     if origin is dict:
         if not isinstance(value, Mapping):
@@ -119,10 +119,13 @@ def _convert(value: typing.Any, hint: typing.Any, place: str) -> typing.Any:
     return _scalar(value, hint, place)
 
 
-def _items(value: typing.Any) -> list[typing.Any]:
+def _items(value: typing.Any, place: str) -> list[typing.Any]:
     if isinstance(value, str):
         if value.startswith("["):
-            return tomllib.loads(f"value = {value}")["value"]
+            try:
+                return tomllib.loads(f"value = {value}")["value"]
+            except tomllib.TOMLDecodeError as error:
+                raise ConfigError(f"{place}: {value} is not a list: {error}.", 'Write a,b or ["a", "b"].') from error
         return [part for part in value.split(",") if part]
     return list(value) if isinstance(value, list | tuple) else [value]
 
@@ -140,20 +143,25 @@ def _scalar(value: typing.Any, hint: type, place: str) -> typing.Any:
         if isinstance(value, Mapping | list):
             raise wrong
         return str(value)
+    if isinstance(value, bool) or hint not in (int, float):
+        raise wrong
+    text = str(value).replace("_", "")
     try:
-        number = float(str(value).replace("_", ""))
-    except ValueError as error:
+        if hint is float:
+            return float(text)
+        # 1e6 is a whole number too, but digits alone must not pass through a float, which rounds long ones
+        return int(text) if re.fullmatch(r"[+-]?\d+", text) else _whole(float(text))
+    except (ValueError, OverflowError) as error:
         raise wrong from error
-    if hint is int:
-        if isinstance(value, bool) or number != int(number):
-            raise wrong
-        return int(number)
-    if hint is float and not isinstance(value, bool):
-        return number
-    raise wrong
 
 
-def read_recipe(name: str) -> list[Layer]:
+def _whole(number: float) -> int:
+    if number != int(number):
+        raise ValueError(number)
+    return int(number)
+
+
+def read_recipe(name: str, above: tuple[str, ...] = ()) -> list[Layer]:
     """The layers of a recipe, weakest first: a file, or a name in the package; `extends = "toy"` puts another below.
 
     >>> [layer.origin for layer in read_recipe("toy")]
@@ -167,10 +175,12 @@ def read_recipe(name: str) -> list[Layer]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"recipe {path.name} is not TOML: {error}.", "Mend that line.") from error
-    below = values.pop("extends", None)
-    if below == name:
+    below = values.pop("extends", "")
+    if not isinstance(below, str):
+        raise ConfigError(f"recipe {path.name}: extends = {below!r} is not a recipe.", 'Write extends = "toy".')
+    if below in (*above, name):
         raise ConfigError(f"recipe {path.name} extends itself.", "Remove its line `extends`.")
-    return [*(read_recipe(below) if below else []), Layer(f"recipe {path.name}", values)]
+    return [*(read_recipe(below, (*above, name)) if below else []), Layer(f"recipe {path.name}", values)]
 
 
 def parse_overrides(words: Sequence[str], sections: Sequence[str]) -> Layer:
@@ -199,6 +209,8 @@ def parse_overrides(words: Sequence[str], sections: Sequence[str]) -> Layer:
         table = values
         for part in path[:-1]:
             table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise UsageError(f"{word}: {part} was given a value before.", f"Leave out --{path[0]}.{part}=….")
         table[path[-1]] = value
     return Layer("the command line", values)
 

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import socket
@@ -57,10 +58,11 @@ class Metrics:
     def truncate(self, step: int) -> None:
         """Drop rows after `step`, which a resumed stage is about to write again."""
         if self.path.exists():
-            rows = [line for line in self.path.read_text("utf-8").splitlines() if line.strip()]
+            # a killed process may have left half a line at the end: no newline, no row
+            rows = [line for line in self.path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
             kept = [line for line in rows if json.loads(line)["step"] <= step]
             with atomic(self.path) as file:
-                file.write("".join(line + "\n" for line in kept).encode())
+                file.write("".join(kept).encode())
 
     def _event(self, step: int, values: Mapping[str, float]) -> None:
         if self.events is None:
@@ -134,16 +136,13 @@ class Run:
         """Record an output that a library wrote under its final name."""
         self.outputs[name] = digest_file(self.folder / name)
 
-    def cache(self) -> Path:
-        """A folder for measurements that several stages share (`runs/NAME/measured`)."""
-        folder = self.folder.parent / "measured"
-        folder.mkdir(exist_ok=True)
-        return folder
-
 
 @contextmanager
-def held(folder: Path) -> Generator[None, None, None]:
-    """Hold the run folder against a second process; BusyError names the owner."""
+def held(folder: Path) -> Generator[int, None, None]:
+    """Hold the run folder against a second process; BusyError names the owner.
+
+    Yields the lock's descriptor: a child that inherits it keeps the folder held even when its parent dies.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+", encoding="utf-8") as lock:
         try:
@@ -155,45 +154,70 @@ def held(folder: Path) -> Generator[None, None, None]:
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
-        yield
+        yield lock.fileno()
 
 
 def upstream(run_folder: Path, stages: tuple[str, ...], reader: str) -> dict[str, Manifest]:
-    """The manifests of the stages that `reader` reads; InputError names the first that is not finished."""
+    """The manifests of the stages that `reader` reads.
+
+    InputError names the first that is not finished, or that was made from something else than what is there now.
+    """
     found = {}
     for stage in stages:
         manifest = read_manifest(run_folder / stage)
+        remedy = f"Run `codeweft {stage} --run {run_folder}` first."
         if manifest is None:
-            raise InputError(
-                f"{reader} needs the stage {stage}, which is not finished in {run_folder}.",
-                f"Run `codeweft {stage} --run {run_folder}` first.",
-            )
+            raise InputError(f"{reader} needs the stage {stage}, which is not finished in {run_folder}.", remedy)
+        for name, digest in manifest.inputs.items():
+            earlier = read_manifest(run_folder / name) if (run_folder / name).is_dir() else None
+            if earlier is not None and earlier.digest != digest:
+                raise InputError(f"{stage} in {run_folder} was made from another {name} than is there now.", remedy)
         found[stage] = manifest
     return found
 
 
-def prepare(folder: Path, fingerprint: dict[str, Any], restart: bool) -> tuple[bool, bool]:
-    """Decide what to do with a stage folder: (skip, resume). Says what changed; clears a stale folder.
+def missing_output(folder: Path, done: Manifest, verify: bool) -> str:
+    """The name of the first output that is gone or, with `verify`, whose bytes changed; empty when all is well."""
+    for name, digest in done.outputs.items():
+        path = folder / name
+        if not path.is_file() or (verify and digest_file(path) != digest):
+            return name
+    return ""
 
-    fingerprint: {stage, version, seed, config, inputs} as JSON values.
+
+def prepare(
+    folder: Path, fingerprint: dict[str, Any], restart: bool = False, verify: bool = False
+) -> tuple[bool, bool]:
+    """Decide what to do with a stage folder: (skip, resume). Says what changed.
+
+    fingerprint: {stage, version, seed, config, inputs} as JSON values. A finished folder that is no longer wanted is
+    kept aside until its successor is finished (`settle`), and taken back when the old settings return before that.
     """
-    stage = fingerprint["stage"]
+    stage, aside = fingerprint["stage"], _aside(folder)
     done = read_manifest(folder)
+    if done is None and aside.exists() and not restart and _same(read_manifest(aside), fingerprint):
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+        done = read_manifest(folder)
     started = read_json(folder / STARTED) if (folder / STARTED).exists() else None
     if done is not None and not restart:
-        before = {key: getattr(done, key) for key in fingerprint}
-        changes = differences(before, fingerprint)
-        if not changes:
+        changes = differences({key: getattr(done, key) for key in fingerprint}, fingerprint)
+        gone = missing_output(folder, done, verify)
+        if not changes and not gone:
             say(f"{stage}: nothing changed, skipped.")
             return True, False
-        say(f"{stage}: running again, because {'; '.join(changes[:3])}.")
+        changes += [f"its output {gone} is {'damaged' if (folder / gone).exists() else 'missing'}"] if gone else []
+        say(f"{stage}: running again, because {_reasons(changes)}.")
     elif started is not None and not restart:
         changes = differences(started, fingerprint)
         if not changes:
             say(f"{stage} was cut off; going on from there (start over: --restart).")
             return False, True
-        say(f"{stage}: an unfinished try is discarded, because {'; '.join(changes[:3])}.")
-    if done is not None or started is not None:
+        say(f"{stage}: an unfinished try is discarded, because {_reasons(changes)}.")
+    if done is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    elif started is not None:
         shutil.rmtree(folder)
     elif folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} holds files that no stage wrote.", "Move them away or choose another --out.")
@@ -202,9 +226,31 @@ def prepare(folder: Path, fingerprint: dict[str, Any], restart: bool) -> tuple[b
     return False, False
 
 
+def settle(folder: Path) -> None:
+    """Remove what was kept aside, once the stage is finished."""
+    shutil.rmtree(_aside(folder), ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.before")
+
+
+def _same(done: Manifest | None, fingerprint: dict[str, Any]) -> bool:
+    return done is not None and all(getattr(done, key) == value for key, value in fingerprint.items())
+
+
+def _reasons(changes: list[str]) -> str:
+    # a new input shows as a digest, which tells a person nothing
+    named = [re.sub(r"^inputs\.(\S+) changed from .*", r"its input \1 changed", change) for change in changes]
+    return "; ".join(named[:3]) + (f"; and {len(named) - 3} more" if len(named) > 3 else "")
+
+
 @dataclass
 class Meter:
-    """Seconds, CPU seconds (children included) and peak memory of the process since it was made."""
+    """Seconds, CPU seconds (children included) and peak memory of this process since it was made.
+
+    A stage that was cut off and went on counts its last process only.
+    """
 
     started: float = field(default_factory=time.monotonic)
     cpu: float = field(default_factory=lambda: _cpu_seconds())

@@ -3,7 +3,7 @@
 In:  the run folder.  Out: runs/NAME/report.html, one self-contained file.
 
 Unusual: the page is written beside the stage folders, where a person looks for it; the stage folder holds the manifest
-only, with the page's digest in its counts.
+only, with the page's digest among its outputs.
 """
 
 import math
@@ -40,7 +40,7 @@ def run(config: ReportConfig, run: Run) -> dict[str, Any]:
     page = render(collect(run.folder.parent), config).encode()
     with atomic(run.folder.parent / PAGE) as file:
         file.write(page)
-    run.counts |= {"page": f"../{PAGE}", "digest": file.digest}
+    run.outputs[f"../{PAGE}"] = file.digest
     return {"bytes": len(page)}
 
 

@@ -70,9 +70,9 @@ def figure(name: str, headline: dict[str, Any]) -> str:
 
 def shown_sample(samples: list[dict[str, Any]]) -> str:
     """One infilled line in its surroundings: the first the model got right, or the first of all when it got none."""
-    holes = [sample for sample in samples if sample.get("task") == "infilling"]
+    holes = [sample for sample in samples if sample.get("task") == "infilling" and "text" in sample]
     if not holes:
-        return ""
+        return "The model was not trained to infill, so there is no completion to show (tokens.fim_rate = 0).\n"
     right = [sample for sample in holes if sample["exact_match"]]
     sample = (right or holes)[0]
     before = sample["prefix"].splitlines()[-CONTEXT_LINES:]

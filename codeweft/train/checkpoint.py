@@ -4,6 +4,7 @@ In:  named tensors and a few numbers.  Out: `checkpoints/step-00000100/` with `s
 """
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -32,8 +33,11 @@ class Checkpoints:
         partial = self.folder / f"partial-{step:08d}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial / "state.safetensors")
-        digest = digest_file(partial / "state.safetensors")
+        weights = partial / "state.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, weights)
+        with weights.open("rb") as file:
+            os.fsync(file.fileno())  # the rename below must not come before the bytes
+        digest = digest_file(weights)
         write_json(partial / "state.json", {"step": step, "digest": digest, **facts})
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)

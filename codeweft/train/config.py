@@ -3,11 +3,13 @@
 In:  recipe tables.  Out: frozen dataclasses; no torch.  Source: DeepSeek-Coder-V2 §3.3, DeepSeek-V2 §3.1.2.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from codeweft.model.config import ModelConfig
+
+DEFAULTS = {each.name: each.default for each in fields(ModelConfig)}
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,15 @@ class ScheduleConfig:
     micro_batch: int = 8  # sequences a forward pass
 
     def __post_init__(self) -> None:
-        """Refuse portions that do not divide."""
+        """Refuse what cannot be, and portions that do not divide."""
+        for name in ("steps", "sequence", "batch", "micro_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least 1.")
+        for name in ("warmup", "batch_start", "ramp"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)} must not be negative.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate = {self.learning_rate} must be positive.")
         for name in ("batch", "batch_start"):
             if getattr(self, name) % self.micro_batch:
                 raise ValueError(f"{name} = {getattr(self, name)} is not a multiple of micro_batch {self.micro_batch}.")
@@ -56,6 +66,11 @@ class BalanceConfig:
 class PretrainConfig:
     """Everything the pretrain stage can be told."""
 
+    # change what is recorded, not what is learned: a finished stage stays finished when they change
+    INCIDENTAL: ClassVar[tuple[str, ...]] = (
+        *("device", "validate_every", "validation_sequences", "load_every", "checkpoint_every", "keep_checkpoints"),
+    )
+
     init: Path | None = None  # model folder to go on from, with a fresh optimizer (default: random weights)
     model: ModelConfig = field(default_factory=ModelConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -71,3 +86,17 @@ class PretrainConfig:
     load_every: int = 50  # steps between records of the expert load
     checkpoint_every: int = 100  # steps between checkpoints
     keep_checkpoints: int = 2  # newest checkpoints kept
+
+    def __post_init__(self) -> None:
+        """Refuse intervals that never come and sizes that are not this table's to say."""
+        for name in ("validate_every", "load_every", "checkpoint_every", "keep_checkpoints", "vocabulary_multiple"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least 1.")
+        for name in ("vocab_size", "bos_token_id", "eos_token_id", "fim_rate", "stage"):
+            if getattr(self.model, name) != DEFAULTS[name]:
+                raise ValueError(f"model.{name} follows from the tokenizer and the tokens; remove it.")
+        if self.init is None and self.schedule.sequence > self.model.max_position_embeddings:
+            raise ValueError(
+                f"schedule.sequence = {self.schedule.sequence} is longer than model.max_position_embeddings = "
+                f"{self.model.max_position_embeddings}."
+            )

@@ -90,8 +90,7 @@ class Trainer:
 def train(trainer: Trainer, plan: Plan, run: Run) -> float:
     """Take the plan's steps, from the newest checkpoint if there is one; returns tokens a second of training."""
     checkpoints = Checkpoints(run.folder, plan.keep_checkpoints)
-    start, tokens = _restore(trainer, checkpoints, run)
-    seconds, trained = 0.0, 0
+    start, tokens, seconds = _restore(trainer, checkpoints, run)
     with bar(run.name, plan.steps, "steps") as shown:
         shown.advance(start)
         for step in range(start, plan.steps):
@@ -100,7 +99,7 @@ def train(trainer: Trainer, plan: Plan, run: Run) -> float:
             report = trainer.step(plan.batches(step), plan.loss, rate)
             _check_finite(report, step, run.name)
             elapsed = time.monotonic() - began
-            seconds, trained, tokens = seconds + elapsed, trained + report.tokens, tokens + report.tokens
+            seconds, tokens = seconds + elapsed, tokens + report.tokens
             done = step + 1
             values = {
                 "loss": report.loss,
@@ -115,23 +114,24 @@ def train(trainer: Trainer, plan: Plan, run: Run) -> float:
             if done % plan.load_every == 0 or done == plan.steps:
                 values |= _load_values(report.load)
             run.metrics.log(done, **values)
-            if done % plan.checkpoint_every == 0 and done < plan.steps:
-                checkpoints.save(done, trainer.optimizer.state(), {"tokens": tokens})
+            if done % plan.checkpoint_every == 0 or done == plan.steps:
+                checkpoints.save(done, trainer.optimizer.state(), {"tokens": tokens, "seconds": seconds})
             fact = f"loss {report.loss:.3f}, {quantity(report.tokens / elapsed)} tokens/s"
             shown.advance(fact=fact)
-    return trained / seconds if seconds else 0.0
+    return tokens / seconds
 
 
-def _restore(trainer: Trainer, checkpoints: Checkpoints, run: Run) -> tuple[int, int]:
+def _restore(trainer: Trainer, checkpoints: Checkpoints, run: Run) -> tuple[int, int, float]:
+    """The steps, tokens and training seconds that the newest checkpoint stands for."""
     found = checkpoints.newest()
     if found is None:
         run.metrics.truncate(0)
-        return 0, 0
+        return 0, 0, 0.0
     tensors, facts = found
     trainer.optimizer.load(tensors)
     run.metrics.truncate(facts["step"])
     say(f"{run.name}: going on from step {facts['step']}.")
-    return facts["step"], facts["tokens"]
+    return facts["step"], facts["tokens"], facts["seconds"]
 
 
 def _check_finite(report: StepReport, step: int, name: str) -> None:
@@ -139,7 +139,7 @@ def _check_finite(report: StepReport, step: int, name: str) -> None:
         raise UserError(
             f"{name}: step {step + 1} gave loss {report.loss} and gradient norm {report.gradient_norm}; "
             "the weights were left as they were.",
-            "Lower the learning rate or lengthen the warm-up; a rerun goes on from the last checkpoint.",
+            "Lower the learning rate or lengthen the warm-up; either starts the stage over.",
         )
 
 

@@ -78,12 +78,21 @@ def make_model(config: PretrainConfig, tokenizer: Tokenizer, seed: int, device: 
                 f"{config.init} was trained with another tokenizer than {tokenizer.folder}.",
                 "Make the tokens with the model's own tokenizer.",
             )
-        return load_folder(config.init, dtype=dtype, device=device)
+        model = load_folder(config.init, dtype=dtype, device=device)
+        if config.schedule.sequence > model.config.max_position_embeddings:
+            raise ModelError(
+                f"{config.init} takes {model.config.max_position_embeddings} tokens, schedule.sequence is "
+                f"{config.schedule.sequence}.",
+                "Shorten pretrain.schedule.sequence.",
+            )
+        say(f"pretrain: going on from {config.init}; its shape is used, [pretrain.model] is not.")
+        return model
     shape = dataclasses.replace(
         config.model,
         vocab_size=-(-tokenizer.size // config.vocabulary_multiple) * config.vocabulary_multiple,
         bos_token_id=tokenizer.begin,
         eos_token_id=tokenizer.end,
+        aux_loss_alpha=config.balance.expert,
     )
     with torch.device(device):
         model = Transformer(shape)

@@ -49,6 +49,9 @@ def test_command_line_strings_become_the_fields_types():
         ({"flag": "yes"}, "expected bool, got 'yes'"),
         ({"mode": "fastt"}, "'fastt' is not a choice. Did you mean fast?"),
         ({"inner": 3}, "expected Inner, got 3"),
+        ({"count": "inf"}, "expected int, got 'inf'"),
+        ({"count": "nan"}, "expected int, got 'nan'"),
+        ({"paths": "[a,b]"}, "[a,b] is not a list"),
     ],
 )
 def test_a_wrong_setting_is_told_with_its_place_and_the_next_step(values: dict, expected: str):
@@ -68,6 +71,27 @@ def test_a_recipe_extends_another_and_wins_over_it(tmp_path: Path):
     assert [layer.origin for layer in layers] == ["recipe toy.toml", "recipe mine.toml"]
     with pytest.raises(ConfigError, match="Did you mean toy"):
         read_recipe("toyy")
+
+
+def test_recipes_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path):
+    one, two = tmp_path / "one.toml", tmp_path / "two.toml"
+    one.write_text(f'extends = "{two}"')
+    two.write_text(f'extends = "{one}"')
+    with pytest.raises(ConfigError, match="extends itself"):
+        read_recipe(str(one))
+    one.write_text("extends = 5")
+    with pytest.raises(ConfigError, match="is not a recipe"):
+        read_recipe(str(one))
+
+
+def test_a_table_cannot_also_be_a_value():
+    with pytest.raises(UsageError, match="was given a value before"):
+        parse_overrides(["--outer.inner=5", "--outer.inner.rate=3"], ["outer"])
+
+
+def test_long_whole_numbers_are_not_rounded():
+    assert build(Outer, [Layer("x", {"count": "9007199254740993"})], "outer").count == 9007199254740993
+    assert build(Outer, [Layer("x", {"count": "1e6"})], "outer").count == 1_000_000
 
 
 def test_help_text_is_the_comment_behind_the_field():

@@ -145,5 +145,5 @@ def test_the_stage_writes_the_page_beside_the_stages_and_records_its_digest(run_
     work = Run("report", run_folder / "report", seed=1, inputs={})
     headline = run(ReportConfig(), work)
     page = run_folder / "report.html"
-    assert work.counts["digest"] == digest_file(page)
+    assert work.outputs["../report.html"] == digest_file(page)
     assert headline["bytes"] == page.stat().st_size < 1_000_000

@@ -1,5 +1,6 @@
 """The loop learns, repeats itself bit for bit, resumes exactly, and stops at numbers that are none."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,16 @@ def test_training_learns_to_count(tmp_path: Path, dtype: torch.dtype):
 
 def test_an_interrupted_run_ends_with_the_same_weights_and_metrics(tmp_path: Path):
     whole = trained(tmp_path / "whole", 30)
-    trained(tmp_path / "cut", 17)
+
+    def pulled_plug(step: int) -> list[Batch]:
+        if step == 17:
+            raise KeyboardInterrupt
+        return plan(30).batches(step)
+
+    (tmp_path / "cut").mkdir()
+    run = Run("pretrain", tmp_path / "cut", 1, {})
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer(torch.bfloat16), dataclasses.replace(plan(30), batches=pulled_plug), run)
     again = trained(tmp_path / "cut", 30)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
