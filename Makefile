@@ -21,6 +21,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ty check codeweft
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_paper_map.py
 
 test: check
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'

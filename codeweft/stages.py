@@ -35,6 +35,7 @@ class Stage:
     reads: tuple[str, ...]
     summary: str
     measured: bool = False  # whether evaluate measures the model it leaves, for the headline
+    partial: bool = False  # whether it works with those of its inputs that are finished
 
 
 STAGES = (
@@ -86,6 +87,7 @@ STAGES = (
         1,
         ("corpus", "tokenizer", "tokens", "pretrain", "evaluate"),
         "the run folder -> one HTML file",
+        partial=True,
     ),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
@@ -163,7 +165,8 @@ def run_stage(run_folder: Path, name: str, recipe: Recipe, restart: bool = False
     from codeweft.report.summary import headline_line
 
     stage, folder, config = BY_NAME[name], run_folder / name, recipe.sections[name]
-    manifests = upstream(run_folder, stage.reads, name)
+    reads = [each for each in stage.reads if not stage.partial or read_manifest(run_folder / each)]
+    manifests = upstream(run_folder, tuple(reads), name)
     module = importlib.import_module(stage.module)
     outside = module.inputs(config) if hasattr(module, "inputs") else {}
     fingerprint: dict[str, Any] = {

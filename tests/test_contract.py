@@ -149,6 +149,26 @@ def test_a_changed_setting_runs_its_stage_again_and_says_why(miniature: tuple[Pa
     assert not any(pq.read_table(copy / "tokens" / "index.parquet")["fim"].to_pylist())
 
 
+def test_a_report_can_be_made_of_an_unfinished_run_and_a_deleted_one_is_made_again(
+    miniature: tuple[Path, str], tmp_path: Path
+):
+    copy = tmp_path / "run"
+    shutil.copytree(miniature[0], copy, ignore=shutil.ignore_patterns("evaluate", "report", "report.html"))
+    for _ in range(2):
+        finished = codeweft("report", "--run", str(copy))
+        assert finished.returncode == 0, finished.stderr
+        (copy / "report.html").unlink()
+
+
+def test_a_model_that_was_not_trained_to_infill_is_said_not_scored(miniature: tuple[Path, str], tmp_path: Path):
+    copy = tmp_path / "run"
+    shutil.copytree(miniature[0], copy)
+    finished = codeweft("run", str(copy), "--tokens.fim_rate=0")
+    assert finished.returncode == 0, finished.stderr
+    assert "not trained to infill" in finished.stdout
+    assert read_manifest(copy / "pretrain").headline["fim_exact_match"] is None
+
+
 def test_why_tells_what_became_of_a_file(miniature: tuple[Path, str]):
     found = codeweft("why", str(miniature[0]), "json/decoder.py")
     assert found.returncode == 0, found.stderr
