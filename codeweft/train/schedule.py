@@ -12,8 +12,8 @@ from codeweft.train.config import ScheduleConfig
 def learning_rate(step: int, config: ScheduleConfig) -> float:
     """The rate of 0-based `step`: linear from 0 over `warmup`, then half a cosine down to `floor` of the peak.
 
-    >>> config = ScheduleConfig(steps=110, warmup=10, learning_rate=1.0, floor=0.1)
-    >>> [round(learning_rate(step, config), 3) for step in (0, 9, 10, 60, 109)]
+    >>> config = ScheduleConfig(steps=111, warmup=10, learning_rate=1.0, floor=0.1)
+    >>> [round(learning_rate(step, config), 3) for step in (0, 9, 10, 60, 110)]
     [0.1, 1.0, 1.0, 0.55, 0.1]
     """
     if step < config.warmup:
