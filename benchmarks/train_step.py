@@ -2,7 +2,7 @@
 
 In:  nothing.  Out: benchmarks/results/train_step.json: every repeat, medians, spread, ratios, the machine.
 
-Same work on both sides: the same architecture (14.5 M parameters, 16 experts, 4 a token), the same weights and token
+Same work on both sides: the same architecture (16 experts, 4 a token), weights drawn with one deviation, the same token
 ids, batch 8 x 512, fused AdamW, cross-entropy over 8,192 words, no token dropped. transformers runs as people run it:
 bfloat16 autocast over float32 weights, its grouped experts, not compiled. Ours runs as the pretrain stage does.
 """

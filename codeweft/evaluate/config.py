@@ -16,7 +16,7 @@ class MeasureConfig:
 
     bits_tokens: int = 200_000  # held-out tokens that are scored (whole documents, drawn by seed)
     bits_document_tokens: int = 16_384  # longer held-out documents are left out of bits per byte
-    ngram_order: int = 5  # length of the Kneser-Ney baseline's n-grams
+    ngram_order: int = 5  # of the Kneser-Ney baseline; the figure is called 5-gram all the same, its protocol is exact
     ngram_tokens: int = 50_000_000  # most training tokens the baseline counts (about 40 bytes of memory each)
     infilling_samples: int = 200  # single-line holes to fill
     infilling_per_file: int = 4  # most holes in one file
@@ -28,7 +28,8 @@ class MeasureConfig:
 
     def __post_init__(self) -> None:
         """Refuse amounts with which nothing can be measured."""
-        for name in ("bits_tokens", "ngram_order", "infilling_samples", "infilling_per_file", "batch"):
+        counts = ("bits_tokens", "ngram_order", "ngram_tokens", "batch")
+        for name in (*counts, "infilling_samples", "infilling_per_file", "infilling_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1.")
 

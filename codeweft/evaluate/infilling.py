@@ -21,12 +21,11 @@ from codeweft.base.progress import Bar, bar
 from codeweft.base.seeds import generator
 from codeweft.engine.request import Completion, Request
 from codeweft.evaluate.baselines import copied_line, occurs_elsewhere, solid
-from codeweft.tokenizer.fim import infill_prompt
+from codeweft.tokenizer.fim import fitting_prompt
+from codeweft.tokenizer.load import Tokenizer
 
 MINIMUM = 8  # characters of a hole that are not white space
 SHOWN_BEFORE, SHOWN_AFTER = 1200, 600  # characters around the hole that a sample keeps
-SENTINELS = 4  # begin and the three of infilling
-CHARACTERS_PER_TOKEN = 16  # more text than this per token of the window is not even encoded
 
 
 class Generator(Protocol):
@@ -70,10 +69,13 @@ class Hole:
 
 
 def held_out_code(corpus: Path) -> pa.Table:
-    """Id, language, repository, path and text of held-out code documents, ordered by id."""
+    """Id, language, repository, path and text of held-out code documents, ordered by id; parts alone are read."""
     wanted = (ds.field("split") == "held-out") & (ds.field("kind") == "code")
     columns = ["id", "language", "repository", "path", "text"]
-    return ds.dataset(corpus / "documents", format="parquet").to_table(columns=columns, filter=wanted).sort_by("id")
+    parts = sorted(str(part) for part in (corpus / "documents").glob("part-*.parquet"))
+    if not parts:
+        raise InputError(f"{corpus / 'documents'} holds no part-*.parquet.", "Run the stage corpus first.")
+    return ds.dataset(parts, format="parquet").to_table(columns=columns, filter=wanted).sort_by("id")
 
 
 def draw_holes(documents: pa.Table, wanted: int, per_file: int, seed: int) -> list[Hole]:
@@ -100,42 +102,16 @@ def draw_holes(documents: pa.Table, wanted: int, per_file: int, seed: int) -> li
     return holes
 
 
-def prompt(hole: Hole, tokenizer: Any, window: int, room: int) -> list[int]:
-    """The infilling prompt, with the text nearest to the hole when all of it does not fit beside `room` tokens.
-
-    Each side gets half of what is free; what one side leaves over goes to the other.
-    """
-    free = window - room - SENTINELS
-    while True:
-        assert free > 0, "no window is smaller than an empty prompt"
-        ids = infill_prompt(tokenizer, *_nearest(hole, tokenizer, free))
-        if len(ids) + room <= window:
-            return ids
-        # text that was cut at a token's border can need other tokens, and a few more of them
-        free -= len(ids) + room - window
+def prompt(hole: Hole, tokenizer: Tokenizer, window: int, room: int) -> tuple[int, ...]:
+    """The infilling prompt, with the text nearest to the hole when all of it does not fit beside `room` tokens."""
+    return fitting_prompt(tokenizer, hole.before, hole.after, window - room)
 
 
-def _nearest(hole: Hole, tokenizer: Any, free: int) -> tuple[str, str]:
-    reach = free * CHARACTERS_PER_TOKEN
-    before, after = hole.before[-reach:], hole.after[:reach]
-    before_ids, after_ids = tokenizer.encode(before), tokenizer.encode(after)
-    keep_before = min(len(before_ids), max(free // 2, free - len(after_ids)))
-    keep_after = min(len(after_ids), free - keep_before)
-    if keep_before < len(before_ids):
-        before = _whole_characters(tokenizer.decode(before_ids[len(before_ids) - keep_before :]))
-    if keep_after < len(after_ids):
-        after = _whole_characters(tokenizer.decode(after_ids[:keep_after]))
-    return before, after
-
-
-def _whole_characters(text: str) -> str:
-    """Without the replacement character that a cut inside a character leaves at an end."""
-    return text.strip("\N{REPLACEMENT CHARACTER}")
-
-
-def fill(holes: Sequence[Hole], engine: Generator, tokenizer: Any, window: int, room: int) -> Iterator[dict[str, Any]]:
+def fill(
+    holes: Sequence[Hole], engine: Generator, tokenizer: Tokenizer, window: int, room: int
+) -> Iterator[dict[str, Any]]:
     """Ask for every hole, greedily, and yield what came: prompt digest, text, tokens, logprob, finish, exact_match."""
-    prompts = [tuple(prompt(hole, tokenizer, window, room)) for hole in holes]
+    prompts = [prompt(hole, tokenizer, window, room) for hole in holes]
     with bar("infilling", len(holes), "lines") as shown:
         completions = engine.generate([Request(ids, max_tokens=room, stop_line=True) for ids in prompts], shown)
     for hole, ids, completion in zip(holes, prompts, completions, strict=True):

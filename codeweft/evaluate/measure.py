@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from codeweft.base.artifacts import digest_file, digest_of, read_json, read_manifest, write_json
-from codeweft.base.errors import InputError, UserError
+from codeweft.base.errors import InputError, ModelError, UserError
 from codeweft.base.progress import bar, say
 from codeweft.base.runs import STARTED, upstream
 from codeweft.engine.engine import Engine
@@ -27,13 +27,13 @@ from codeweft.evaluate.score import rate_interval, ratio_interval
 from codeweft.model.device import choose_device
 from codeweft.model.folder import fim_trained, load_folder, read_config
 from codeweft.model.transformer import Transformer
-from codeweft.tokenizer.load import load_tokenizer
+from codeweft.tokenizer.load import Tokenizer, load_tokenizer
 from codeweft.tokenizer.shards import TokenShards
 
-VERSION = 1  # raised whenever the same model would get other figures
+VERSION = 2  # raised whenever the same model would get other figures
 READS = ("corpus", "tokenizer", "tokens")
 SHORTEST_WINDOW = 16
-HEADLINE = ("bits_per_byte", "bits_per_byte_5gram", "fim_exact_match", "fim_exact_match_copy")
+HEADLINE = ("bits_per_byte", "bits_per_byte_5gram", "fim_exact_match", "fim_exact_match_copy", "fim_edit_similarity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +49,17 @@ def measure(run_folder: Path, stage: str, seed: int, tokens_seen: int, settings:
 
     tokens_seen: how many tokens of the training stream the model was trained on, repeats included.
     """
-    tasks = measured(run_folder, stage, seed, tokens_seen, settings).tasks
+    return headline_of(measured(run_folder, stage, seed, tokens_seen, settings).tasks)
+
+
+def headline_of(tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The scores of those main tasks that there are, each followed by its `…_ci95` where it has an interval."""
     headline: dict[str, Any] = {}
     for name in HEADLINE:
-        headline[name] = tasks[name]["score"]
-        if tasks[name]["ci95"] is not None:
-            headline[f"{name}_ci95"] = tasks[name]["ci95"]
+        if name in tasks:
+            headline[name] = tasks[name]["score"]
+            if tasks[name]["ci95"] is not None:
+                headline[f"{name}_ci95"] = tasks[name]["ci95"]
     return headline
 
 
@@ -105,6 +110,17 @@ def model_digests(stage_folder: Path) -> dict[str, str]:
     return {name: recorded.get(name) or digest_file(path) for name, path in names.items()}
 
 
+def tokenizer_of(model_folder: Path, tokenizer_folder: Path) -> Tokenizer:
+    """The tokenizer in the model's folder; ModelError where it is not the one that made the held-out tokens."""
+    own, runs = load_tokenizer(model_folder), load_tokenizer(tokenizer_folder)
+    if own.digest != runs.digest:
+        raise ModelError(
+            f"{model_folder} has another tokenizer than {tokenizer_folder}, which made the held-out tokens.",
+            f"Run the stage {model_folder.parent.name} again.",
+        )
+    return own
+
+
 class _Measuring:
     """One measurement of one model folder."""
 
@@ -115,7 +131,7 @@ class _Measuring:
             run_folder, seed, tokens_seen, settings, window,
         )  # fmt: skip
         self.folder = run_folder / stage / "model"
-        self.tokenizer = load_tokenizer(run_folder / "tokenizer")
+        self.tokenizer = tokenizer_of(self.folder, run_folder / "tokenizer")
         dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
         device = choose_device(settings.device, "measure.device")
         self.model: Transformer = load_folder(self.folder, dtype=dtype, device=device).eval()
@@ -198,7 +214,7 @@ class _Measuring:
             f"{len(samples):,} lines of at least 8 non-space characters from {files:,} held-out files, drawn by seed "
             f"{self.seed}, at most {settings.infilling_per_file} a file; compared without surrounding white space"
         )
-        ours = f"prefix-suffix-middle prompt, nearest {self.window} tokens, greedy, first generated line; {same}"
+        ours = f"prefix-suffix-middle, nearest lines in {self.window} tokens, greedy, first generated line; {same}"
         copying = f"the line of the same file with the most similar neighbourhood (copied_line); {same}"
         ceiling = f"the missing line stands elsewhere in its file; {same}"
         filled = all("exact_match" in sample for sample in samples)

@@ -12,7 +12,7 @@ from codeweft.base.artifacts import digest_of, read_manifest
 from codeweft.base.errors import InputError
 from codeweft.base.runs import Run
 from codeweft.evaluate.config import EvaluateConfig
-from codeweft.evaluate.measure import HEADLINE, measured, model_digests
+from codeweft.evaluate.measure import headline_of, measured, model_digests
 from codeweft.evaluate.score import edit_similarity, ratio_interval
 
 
@@ -33,13 +33,7 @@ def run(config: EvaluateConfig, run: Run) -> dict[str, Any]:
     run.write("results.json", tasks)
     run.write("samples.jsonl", "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))
     run.counts |= {"model": config.model, "model_digest": digest_of(model_digests(run_folder / config.model))}
-    headline: dict[str, Any] = {}
-    for name in (*HEADLINE, "fim_edit_similarity"):
-        if name in tasks:
-            headline[name] = tasks[name]["score"]
-            if tasks[name]["ci95"] is not None:
-                headline[f"{name}_ci95"] = tasks[name]["ci95"]
-    return headline
+    return headline_of(tasks)
 
 
 def with_similarity(sample: dict[str, Any]) -> dict[str, Any]:

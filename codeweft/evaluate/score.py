@@ -69,15 +69,6 @@ def rate_interval(outcomes: np.ndarray, groups: np.ndarray) -> tuple[float, floa
     return wilson_interval(float(outcomes.sum()) / effect, len(outcomes) / effect)
 
 
-def first_line(text: str) -> str:
-    r"""The first generated line without the white space around it.
-
-    >>> first_line("  return x\nprint")
-    'return x'
-    """
-    return text.split("\n", 1)[0].strip()
-
-
 def edit_similarity(guess: str, truth: str) -> float:
     """1 - Levenshtein distance over the longer length, after strip; 1 for equal lines.
 

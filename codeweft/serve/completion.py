@@ -1,10 +1,7 @@
-"""Fill in a place of a file: the text before and after it, cut to the model's window, and the middle.
+"""Fill in a place of a file: the text before and after it, as much as fits the model's window, and the middle.
 
-In:  an engine and a place (file, line, column), or `FILE:LINE[:COLUMN]` and a model folder.  Out: the middle's text.
+In:  an engine and two texts, or `FILE:LINE[:COLUMN]` and a model folder.  Out: the middle's text.
 Source: DeepSeek-Coder-V2 §3.1 (prefix, suffix, middle).
-
-Unusual: what does not fit is left out by whole lines, farthest first; three quarters of the window are the text
-before the place, and what one side leaves free the other may take.
 """
 
 import re
@@ -16,10 +13,9 @@ from codeweft.engine.engine import Engine
 from codeweft.engine.request import Completion, Request
 from codeweft.model.folder import fim_trained
 from codeweft.serve.config import CompleteConfig
-from codeweft.tokenizer.fim import infill_prompt
-from codeweft.tokenizer.load import Tokenizer
+from codeweft.tokenizer.fim import SENTINELS, fitting_prompt
 
-PREFIX_SHARE = 0.75
+LEAST_ROOM = 8  # tokens of text around a place; with fewer a completion says nothing
 
 
 def complete_place(place: str, model: Path, **settings: Any) -> dict[str, Any]:
@@ -34,14 +30,6 @@ def complete_place(place: str, model: Path, **settings: Any) -> dict[str, Any]:
     completion = infill(engine, prefix, suffix, config)
     facts = {"text": completion.text, "file": str(path), "line": line, "column": column}
     return facts | {"tokens": len(completion.tokens), "finish": completion.finish}
-
-
-def complete_file(
-    engine: Engine, path: Path, line: int, column: int | None = None, config: CompleteConfig | None = None
-) -> str:
-    """What the model fills in before `column` of `line`, both counted from 1; at the line's end without a column."""
-    prefix, suffix = split_at(path, line, column)
-    return infill(engine, prefix, suffix, config or CompleteConfig()).text
 
 
 def parse_place(place: str) -> tuple[Path, int, int | None]:
@@ -81,7 +69,13 @@ def split_at(path: Path, line: int, column: int | None) -> tuple[str, str]:
 def infill(engine: Engine, prefix: str, suffix: str, config: CompleteConfig) -> Completion:
     """Generate the middle between two texts of any length."""
     require_fim(engine, config.assume_fim, "--assume-fim")
-    prompt = fitting_prompt(engine.tokenizer, prefix, suffix, engine.max_length - config.max_tokens)
+    length = engine.max_length - config.max_tokens
+    if length < SENTINELS + LEAST_ROOM:
+        raise UserError(
+            f"The model's window leaves {max(length - SENTINELS, 0)} tokens for the text around the place.",
+            "Ask for fewer tokens.",
+        )
+    prompt = fitting_prompt(engine.tokenizer, prefix, suffix, length)
     request = Request(
         prompt,
         max_tokens=config.max_tokens,
@@ -105,43 +99,3 @@ def require_fim(engine: Engine, assume: bool, option: str) -> None:
         f"This model was not trained to infill ({'no fim_rate' if rate is None else 'fim_rate 0'} in config.json).",
         f"Use a base model such as DeepSeek-Coder-V2-Lite-Base, or {option}.",
     )
-
-
-def fitting_prompt(tokenizer: Tokenizer, prefix: str, suffix: str, length: int) -> tuple[int, ...]:
-    """The infilling prompt of at most `length` tokens with the nearest text of both sides."""
-    budget = length - len(infill_prompt(tokenizer, "", ""))
-    if budget < 8:
-        raise UserError(
-            f"The model's window leaves {max(budget, 0)} tokens for the text around the place.",
-            "Ask for fewer tokens.",
-        )
-    while True:
-        after, used = nearest(tokenizer, suffix, int(budget * (1 - PREFIX_SHARE)), at_start=True)
-        before, used = nearest(tokenizer, prefix, budget - used, at_start=False)
-        after, _ = nearest(tokenizer, suffix, budget - used, at_start=True)
-        prompt = infill_prompt(tokenizer, before, after)
-        if len(prompt) <= length:
-            return tuple(prompt)
-        budget -= len(prompt) - length  # joined lines may need other tokens than lines alone
-
-
-def nearest(tokenizer: Tokenizer, text: str, budget: int, *, at_start: bool) -> tuple[str, int]:
-    """The most whole lines at the start or end of `text` that fit, and their tokens; a part of a longer line."""
-    lines = text.splitlines(keepends=True)
-    lines = lines[:budget] if at_start else lines[::-1][:budget]  # a line has at least one token
-    kept, used = [], 0
-    for line, ids in zip(lines, tokenizer.encode_batch(lines), strict=True):
-        if used + len(ids) > budget:
-            break
-        kept.append(line)
-        used += len(ids)
-    if not kept and lines and budget:
-        part = lines[0]
-        while used == 0 or used > budget:
-            size = min(len(part) * 3 // 4, budget * 16)
-            part = part[:size] if at_start else part[len(part) - size :]
-            used = len(tokenizer.encode(part))
-            if not part:
-                break
-        kept = [part]
-    return "".join(kept if at_start else kept[::-1]), used

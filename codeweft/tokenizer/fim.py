@@ -1,20 +1,27 @@
 """Fill in the middle: where a document is cut, and in which order its parts and the sentinels stand.
 
-In:  a text, or its parts as ids.  Out: a cut, or the ids of a document or a prompt. The only file that knows the order.
+In:  a text, or its parts.  Out: a cut, or the ids of a document or a prompt. The only file that knows the order.
 Source: DeepSeek-Coder-V2 §3.1: prefix, suffix, middle; rate 0.5; document by document, before packing.
 
 Unusual: the paper names no granularity. Cuts fall between any two characters by default (Bavarian et al. 2022), at line
-starts or around syntax nodes as options. Each part is tokenized by itself, as an editor's request will be.
+starts or around syntax nodes as options. Each part is tokenized by itself, as an editor's request will be. A prompt
+that is too long loses whole lines, farthest from the hole first.
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
 
 from codeweft.source.syntax import node_spans
+
+SENTINELS = 4  # tokens of a prompt without text: begin and the three of infilling
+PREFIX_SHARE = 0.75  # of the room for text, where both sides have more than fits
+CHARACTERS_PER_TOKEN = 128  # more text than this per token of room is not even encoded
 
 
 class InfillTokenizer(Protocol):
@@ -47,6 +54,10 @@ class InfillTokenizer(Protocol):
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a text."""
+        ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of many texts."""
         ...
 
 
@@ -133,6 +144,60 @@ def infill_document(
 def infill_prompt(tokenizer: InfillTokenizer, prefix: str, suffix: str) -> list[int]:
     """Ids after which a model trained to infill writes the middle and then the end token."""
     return _prompt(tokenizer, tokenizer.encode(prefix), tokenizer.encode(suffix))
+
+
+def fitting_prompt(tokenizer: InfillTokenizer, prefix: str, suffix: str, length: int) -> tuple[int, ...]:
+    """The infilling prompt of at most `length` tokens (at least 4), with the text nearest to the hole.
+
+    Texts that fit stay as they are. Of others, whole lines are kept, nearest first: three quarters of the room are the
+    prefix's, and what one side leaves free the other may take. Of a line that alone is too long, the nearest part is
+    kept.
+    """
+    assert length >= SENTINELS, "no prompt is shorter than its sentinels"
+    if len(prefix) + len(suffix) <= length * CHARACTERS_PER_TOKEN:
+        prompt = infill_prompt(tokenizer, prefix, suffix)
+        if len(prompt) <= length:
+            return tuple(prompt)
+    room = length - SENTINELS
+    while True:
+        _, used = _nearest(tokenizer, suffix, int(room * (1 - PREFIX_SHARE)), at_start=True)
+        before, used = _nearest(tokenizer, prefix, room - used, at_start=False)
+        after, _ = _nearest(tokenizer, suffix, room - used, at_start=True)
+        prompt = infill_prompt(tokenizer, before, after)
+        if len(prompt) <= length:
+            return tuple(prompt)
+        # lines that are joined can need other tokens than lines alone, and a few more of them
+        room = max(room - (len(prompt) - length), 0)
+
+
+def _nearest(tokenizer: InfillTokenizer, text: str, room: int, *, at_start: bool) -> tuple[str, int]:
+    """The most whole lines at the start or end of `text` that fit, else a part of the nearest; and their tokens."""
+    lines = text.splitlines(keepends=True)
+    lines = lines[:room] if at_start else lines[::-1][:room]  # a line has at least one token
+    bounded = list(takewhile(lambda line: len(line) <= room * CHARACTERS_PER_TOKEN, lines))
+    kept, used = [], 0
+    for line, ids in zip(bounded, tokenizer.encode_batch(bounded), strict=True):
+        if used + len(ids) > room:
+            break
+        kept.append(line)
+        used += len(ids)
+    if lines and not kept:
+        return _part(tokenizer, lines[0], room, at_start=at_start)
+    return "".join(kept if at_start else kept[::-1]), used
+
+
+def _part(tokenizer: InfillTokenizer, line: str, room: int, *, at_start: bool) -> tuple[str, int]:
+    """The longest start or end of a line that fits, and its tokens."""
+
+    def part(size: int) -> str:
+        return line[:size] if at_start else line[len(line) - size :]
+
+    def tokens(size: int) -> int:
+        return len(tokenizer.encode(part(size)))
+
+    reach = min(len(line), room * CHARACTERS_PER_TOKEN)
+    size = bisect_right(range(reach + 1), room, key=tokens) - 1
+    return part(size), tokens(size)
 
 
 def _prompt(tokenizer: InfillTokenizer, prefix: Sequence[int], suffix: Sequence[int]) -> list[int]:

@@ -1,10 +1,12 @@
 """Holes and prompts: the nearest text on both sides, never too long; judged by the first line alone."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from codeweft.base.errors import InputError
 from codeweft.engine.request import Completion, Request
 from codeweft.evaluate.infilling import Hole, draw_holes, facts, fill, generated_line, held_out_code, prompt
 from codeweft.tokenizer.load import Tokenizer, load_tokenizer
@@ -21,7 +23,7 @@ def hole(line: int) -> Hole:
     return Hole("document", "python", "repository", "file.py", LINES, line)
 
 
-def sides(tokenizer: Tokenizer, ids: list[int]) -> tuple[str, str]:
+def sides(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, str]:
     """Prefix and suffix of a prompt, found by its sentinels."""
     first, second, third = (ids.index(each) for each in (tokenizer.fim_begin, tokenizer.fim_hole, tokenizer.fim_end))
     assert (ids[0], first, third) == (tokenizer.begin, 1, len(ids) - 1)
@@ -35,18 +37,14 @@ def test_hole_and_surroundings_make_up_the_file():
 
 
 @pytest.mark.parametrize("line", [0, 1, 40, 78, 79])
-@pytest.mark.parametrize("window", [40, 128, 900, 100_000])
-def test_the_prompt_holds_the_nearest_text_and_leaves_room(tokenizer: Tokenizer, line: int, window: int):
+@pytest.mark.parametrize("window", [20, 128, 900, 100_000])
+def test_the_prompt_holds_text_from_beside_the_hole_and_leaves_room(tokenizer: Tokenizer, line: int, window: int):
     ids = prompt(hole(line), tokenizer, window, 16)
     assert len(ids) + 16 <= window
     before, after = sides(tokenizer, ids)
     assert hole(line).before.endswith(before)
     assert hole(line).after.startswith(after)
-    whole = len(tokenizer.encode(hole(line).before)) + len(tokenizer.encode(hole(line).after)) + 4
-    if whole + 16 <= window:
-        assert (before, after) == (hole(line).before, hole(line).after)
-    else:
-        assert len(ids) + 16 >= 0.8 * window
+    assert ((before, after) == (hole(line).before, hole(line).after)) == (window == 100_000)
 
 
 class Oracle:
@@ -75,6 +73,20 @@ def test_the_prompt_never_holds_the_missing_line(measured_run: Path, tokenizer: 
     for each in holes:
         before, after = sides(tokenizer, prompt(each, tokenizer, 2000, 16))
         assert before + each.truth + after == "\n".join(each.lines)
+
+
+def test_other_files_among_the_documents_are_not_read(own_run: Path):
+    before = held_out_code(own_run / "corpus")
+    folder = own_run / "corpus" / "documents"
+    for name in (".part-00001.parquet.partial-7", ".part-00001.parquet", "part-00000.parquet.old", "notes.txt"):
+        (folder / name).write_bytes(b"half a file")
+    shutil.copy(folder / "part-00000.parquet", folder / "copy.parquet")
+    assert held_out_code(own_run / "corpus").equals(before)
+    (folder / "part-00000.parquet").rename(folder / "part-00001.parquet")
+    assert held_out_code(own_run / "corpus").equals(before)
+    (folder / "part-00001.parquet").unlink()
+    with pytest.raises(InputError, match=r"holds no part-\*.parquet"):
+        held_out_code(own_run / "corpus")
 
 
 def test_holes_do_not_depend_on_the_order_of_the_files(measured_run: Path):

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from codeweft.base.config import Layer, build
-from codeweft.base.errors import ConfigError, InputError, UserError
+from codeweft.base.errors import ConfigError, InputError, ModelError, UserError
 from codeweft.base.runs import Run
 from codeweft.evaluate import measure as measuring
 from codeweft.evaluate.bits_per_byte import draw_documents
@@ -147,6 +147,28 @@ def test_a_stage_that_has_not_run_is_named(own_run: Path):
         run(EvaluateConfig(model="sft"), Run("evaluate", own_run / "evaluate", 1, {}))
 
 
-def test_no_holes_at_all_is_refused():
-    with pytest.raises(ConfigError, match="infilling_samples = 0 must be at least 1"):
-        build(MeasureConfig, [Layer("the command line", {"infilling_samples": "0"})], "measure")
+@pytest.mark.parametrize("name", ["infilling_samples", "infilling_tokens", "ngram_tokens", "bits_tokens"])
+def test_measuring_nothing_is_refused(name: str):
+    with pytest.raises(ConfigError, match=f"{name} = 0 must be at least 1"):
+        build(MeasureConfig, [Layer("the command line", {name: "0"})], "measure")
+
+
+def test_a_baseline_of_another_order_says_so(measured_run: Path):
+    settings = MeasureConfig(**SETTINGS)
+    five, three = (
+        measured(measured_run, "pretrain", 1, SEEN, each).tasks["bits_per_byte_5gram"]
+        for each in (settings, dataclasses.replace(settings, ngram_order=3))
+    )
+    assert "Kneser-Ney 5-gram" in five["protocol"]
+    assert "Kneser-Ney 3-gram" in three["protocol"]
+    assert three["score"] != five["score"]
+
+
+def test_a_model_with_another_tokenizer_is_refused(own_run: Path):
+    path = own_run / "pretrain" / "model" / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"truncation": None}, indent=7))
+    with pytest.raises(ModelError, match=r"pretrain.model has another tokenizer than .*tokenizer, .* stage pretrain"):
+        measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS))
+    path.unlink()
+    with pytest.raises(ModelError, match=r"There is no tokenizer.json in .*model"):
+        measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS))

@@ -127,6 +127,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_peak_memory_of_attention_grows_linearly_from_8k_to_32k_tokens():
     """Forward and backward, each length in a process of its own; 4.5 times at most, where scores would take 16."""
     peaks = []

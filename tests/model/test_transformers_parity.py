@@ -57,6 +57,22 @@ def test_transformers_loads_our_folder_and_computes_the_same_logits(
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_logits_agree_at_sixteen_times_the_original_window_for_more_weights(
+    case: str, small: Callable, random_model: Callable, tmp_path: Path
+):
+    """512 positions of three sequences, three drawings of weights; in fp32."""
+    for seed in (11, 12, 13):
+        ours = random_model(small(**CASES[case], max_position_embeddings=512), seed=seed)
+        save_folder(ours, tmp_path / str(seed), dtype=torch.float32)
+        tokens = torch.randint(0, ours.config.vocab_size, (3, 512), generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            expected, got = theirs(tmp_path / str(seed))(tokens).logits, ours(tokens).logits_BTW
+        assert expected.std() > 0.1
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_we_load_the_folder_of_transformers_and_compute_the_same_logits(
     case: str, small: Callable, random_model: Callable, tmp_path: Path

@@ -1,6 +1,5 @@
 """Places in files: what stands before and after them, what fits the window, and what comes out."""
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,9 @@ import pytest
 from codeweft.base.errors import InputError, ModelError, UserError
 from codeweft.engine.engine import Engine
 from codeweft.engine.request import Request
-from codeweft.serve.completion import complete_file, complete_place, fitting_prompt, parse_place, split_at
+from codeweft.serve.completion import complete_place, infill, parse_place, split_at
 from codeweft.serve.config import CompleteConfig
-from codeweft.tokenizer.fim import infill_prompt
+from codeweft.tokenizer.fim import SENTINELS, fitting_prompt, infill_prompt
 
 
 @pytest.fixture(scope="module")
@@ -72,71 +71,40 @@ def test_what_is_no_readable_text_file_is_told(tmp_path: Path):
     assert parse_place("C:/a b.py:3") == (Path("C:/a b.py"), 3, None)
 
 
-def test_a_file_that_fits_is_asked_whole_and_the_first_line_comes_back(engine: Engine, tmp_path: Path):
-    path = tmp_path / "a.py"
-    path.write_text("def f(x):\n    return \n\nprint(f(1))\n")
-    prompt = infill_prompt(engine.tokenizer, "def f(x):\n    return ", "\n\nprint(f(1))\n")
-    expected = engine.generate([Request(tuple(prompt), max_tokens=64, stop_line=True)])[0].text
-    assert complete_file(engine, path, 2) == expected
-    assert complete_file(engine, path, 2, 12) == expected
+def test_texts_that_fit_are_asked_whole_and_the_first_line_comes_back(engine: Engine):
+    prefix, suffix = "def f(x):\n    return ", "\n\nprint(f(1))\n"
+    prompt = tuple(infill_prompt(engine.tokenizer, prefix, suffix))
+    [expected] = engine.generate([Request(prompt, max_tokens=64, stop_line=True)])
+    assert infill(engine, prefix, suffix, CompleteConfig()) == expected
 
 
-def test_several_lines_are_given_when_asked_for(engine: Engine, tmp_path: Path):
-    path = tmp_path / "a.py"
-    path.write_text("x\n")
+def test_texts_longer_than_the_window_are_asked_by_their_nearest_part(engine: Engine):
+    prefix, suffix = "".join(f"a{number}\n" for number in range(999)), "\nb" * 999
+    settings = CompleteConfig(max_tokens=20)
+    prompt = fitting_prompt(engine.tokenizer, prefix, suffix, engine.max_length - 20)
+    [expected] = engine.generate([Request(prompt, max_tokens=20, stop_line=True)])
+    assert infill(engine, prefix, suffix, settings) == expected
+
+
+def test_several_lines_are_given_when_asked_for(engine: Engine):
     settings: dict[str, Any] = {"temperature": 1.0, "seed": 4, "max_tokens": 150}
-    whole = complete_file(engine, path, 1, None, CompleteConfig(lines=0, **settings))
-    two = complete_file(engine, path, 1, None, CompleteConfig(lines=2, **settings))
+    whole = infill(engine, "x", "\n", CompleteConfig(lines=0, **settings)).text
+    two = infill(engine, "x", "\n", CompleteConfig(lines=2, **settings)).text
     assert len(whole.splitlines()) > 2
     assert whole.startswith(two)
     assert len(two.splitlines()) == 2
 
 
-def test_the_nearest_text_of_both_sides_is_kept_within_the_window(engine: Engine):
-    tokenizer = engine.tokenizer
-    chance = random.Random(1)
-    words = ["def", "engine", "größe", "    ", "(self)", "return", "日本"]
-
-    def text(lines: int) -> str:
-        return "".join(" ".join(chance.choices(words, k=chance.randint(0, 9))) + "\n" for _ in range(lines))
-
-    for lines_before, lines_after, length in [(200, 200, 150), (200, 1, 100), (0, 200, 100), (3, 3, 180), (9, 200, 90)]:
-        prefix, suffix = text(lines_before), text(lines_after)
-        prompt = list(fitting_prompt(tokenizer, prefix, suffix, length))
-        hole = prompt.index(tokenizer.fim_hole)
-        before, after = tokenizer.decode(prompt[:hole]), tokenizer.decode(prompt[hole:])
-        assert len(prompt) <= length
-        assert prefix.endswith(before)
-        assert suffix.startswith(after)
-        cut = len(before) < len(prefix) or len(after) < len(suffix)
-        longest_line = 60  # tokens of the longest line above in the small vocabulary
-        assert not cut or len(prompt) > length - longest_line
-        if cut and lines_before == lines_after:
-            assert hole > length / 2
+def test_a_window_without_room_is_told(engine: Engine):
+    with pytest.raises(UserError, match=r"leaves 7 tokens .* Ask for fewer tokens"):
+        infill(engine, "x", "", CompleteConfig(max_tokens=engine.max_length - SENTINELS - 7))
+    assert infill(engine, "x", "", CompleteConfig(max_tokens=engine.max_length - SENTINELS - 8)).tokens
 
 
-def test_a_single_line_longer_than_the_window_keeps_what_is_next_to_the_place(engine: Engine):
-    prefix, suffix = "ab" * 5000 + "LEFT", "RIGHT" + "cd" * 5000
-    prompt = list(fitting_prompt(engine.tokenizer, prefix, suffix, 60))
-    hole = prompt.index(engine.tokenizer.fim_hole)
-    assert 30 < len(prompt) <= 60
-    assert engine.tokenizer.decode(prompt[:hole]).endswith("abLEFT")
-    assert engine.tokenizer.decode(prompt[hole:]).startswith("RIGHTc")
-
-
-def test_a_window_without_room_is_told(engine: Engine, tmp_path: Path):
-    path = tmp_path / "a.py"
-    path.write_text("x\n")
-    with pytest.raises(UserError, match="Ask for fewer tokens"):
-        complete_file(engine, path, 1, None, CompleteConfig(max_tokens=190))
-
-
-def test_a_model_that_cannot_infill_says_so_unless_assumed(without_fim: Engine, tmp_path: Path):
-    path = tmp_path / "a.py"
-    path.write_text("x\n")
+def test_a_model_that_cannot_infill_says_so_unless_assumed(without_fim: Engine):
     with pytest.raises(ModelError, match=r"fim_rate 0 in config.json.*or --assume-fim"):
-        complete_file(without_fim, path, 1)
-    assert isinstance(complete_file(without_fim, path, 1, None, CompleteConfig(assume_fim=True)), str)
+        infill(without_fim, "x", "\n", CompleteConfig())
+    assert infill(without_fim, "x", "\n", CompleteConfig(assume_fim=True)).tokens
 
 
 def test_the_command_gives_the_text_with_its_facts(folder: Path, tmp_path: Path):
