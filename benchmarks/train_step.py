@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,6 +22,7 @@ from codeweft.base.runs import machine
 from codeweft.stages import ALLOCATOR
 
 RESULTS = Path(__file__).parent / "results" / "train_step.json"
+PAGE = Path(__file__).parents[1] / "docs" / "results" / "train_step.md"
 REPEATS, STEPS = 3, 12
 BATCH, SEQUENCE, VOCABULARY = 8, 512, 8192
 SHAPE = {
@@ -137,11 +139,29 @@ def main() -> None:
     }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(table, indent=2) + "\n")
+    write_page(table)
     print(json.dumps(table["ratio_to_transformers"], indent=2))
 
 
+def write_page(table: dict[str, Any]) -> None:
+    """The results as docs/results/train_step.md, from the JSON alone."""
+    facts = ", ".join(f"{key} {value}" for key, value in table["machine"].items())
+    lines = ["# Training speed beside transformers", "", f"{table['what'].capitalize()}.", f"Machine: {facts}."]
+    lines += ["Made by `benchmarks/train_step.py`, which says what is the same on both sides; do not edit.", ""]
+    lines += ["| variant | median | repeats | ours is faster by | last loss |", "|---|---|---|---|---|"]
+    for name, median in table["median"].items():
+        repeats = ", ".join(f"{value:.0f}" for value in table["repeats"][name])
+        ratio = table["ratio_to_transformers"].get(name)
+        faster = f"{ratio:.2f} times" if ratio else ""
+        lines.append(f"| {name} | {median:.0f} | {repeats} | {faster} | {table['last_loss'][name][-1]} |")
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text("\n".join(lines) + "\n")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if sys.argv[1:] == ["page"]:
+        write_page(json.loads(RESULTS.read_text()))
+    elif len(sys.argv) > 1:
         print(json.dumps({"ours": ours, "theirs": theirs}[sys.argv[1]]()))
     else:
         main()
