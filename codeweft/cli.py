@@ -239,8 +239,14 @@ def run_one(arguments: argparse.Namespace, rest: list[str]) -> int:
         manifest = stages.run_stage(folder, arguments.stage, recipe, arguments.restart, arguments.verify)
     else:
         with held(folder):
+            before = (folder / RECIPE).read_bytes() if (folder / RECIPE).exists() else None
             recipe.write(folder)
-            manifest = stages.run_stage(folder, arguments.stage, recipe, arguments.restart, arguments.verify)
+            try:
+                manifest = stages.run_stage(folder, arguments.stage, recipe, arguments.restart, arguments.verify)
+            except CodeweftError:
+                if before is not None:  # settings that were refused must not stay behind for the next command
+                    (folder / RECIPE).write_bytes(before)
+                raise
     if arguments.json:
         print(json.dumps(asdict(manifest), indent=2))
     return 0

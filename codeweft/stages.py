@@ -209,7 +209,9 @@ def tracked(config: Any, folder: Path) -> dict[str, Any]:
     for name in values:
         path = getattr(config, name)
         if isinstance(path, Path) and path.resolve().is_relative_to(folder.resolve()):
-            raise ConfigError(f"{name} = {path} lies in the folder that this stage writes.", "Choose another --out.")
+            raise ConfigError(
+                f"{name} = {path} lies in the folder that this stage writes.", "Choose another run folder."
+            )
     return {name: value for name, value in values.items() if name not in getattr(config, "INCIDENTAL", ())}
 
 

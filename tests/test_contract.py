@@ -169,6 +169,30 @@ def test_a_model_that_was_not_trained_to_infill_is_said_not_scored(miniature: tu
     assert read_manifest(copy / "pretrain").headline["fim_exact_match"] is None
 
 
+def test_refused_settings_do_not_stay_in_the_recipe(miniature: tuple[Path, str], tmp_path: Path):
+    copy = tmp_path / "run"
+    shutil.copytree(miniature[0], copy)
+    before = (copy / "recipe.toml").read_text()
+    finished = codeweft("pretrain", "--run", str(copy), f"--pretrain.init={copy / 'pretrain' / 'model'}")
+    assert finished.returncode == 1
+    assert "lies in the folder that this stage writes" in finished.stderr
+    assert (copy / "recipe.toml").read_text() == before
+    assert (copy / "pretrain" / "model" / "config.json").exists()
+
+
+def test_going_on_from_a_model_folder_starts_from_its_loss(miniature: tuple[Path, str], tmp_path: Path):
+    copy = tmp_path / "run"
+    shutil.copytree(miniature[0], copy)
+    model = miniature[0] / "pretrain" / "model"
+    finished = codeweft("pretrain", "--run", str(copy), f"--pretrain.init={model}", "--pretrain.schedule.steps=2")
+    assert finished.returncode == 0, finished.stderr
+
+    def losses(folder: Path) -> list[float]:
+        return [json.loads(line)["loss"] for line in (folder / "pretrain" / "metrics.jsonl").read_text().splitlines()]
+
+    assert losses(copy)[0] < losses(miniature[0])[0] - 0.3
+
+
 def test_why_tells_what_became_of_a_file(miniature: tuple[Path, str]):
     found = codeweft("why", str(miniature[0]), "json/decoder.py")
     assert found.returncode == 0, found.stderr

@@ -93,6 +93,7 @@ def make_model(config: PretrainConfig, tokenizer: Tokenizer, seed: int, device: 
         bos_token_id=tokenizer.begin,
         eos_token_id=tokenizer.end,
         aux_loss_alpha=config.balance.expert,
+        initializer_range=config.initializer_std,
     )
     with torch.device(device):
         model = Transformer(shape)
