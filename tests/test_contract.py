@@ -1,4 +1,4 @@
-"""A miniature run through all stages, as a person would start it, and the contracts of its files."""
+"""A miniature run through all stages, as a person starts it, and the contracts of its files (docs/contracts.md)."""
 
 import json
 import shutil

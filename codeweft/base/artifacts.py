@@ -120,7 +120,7 @@ def read_json(path: Path) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a finished stage did (DESIGN contract 5); `inputs` and `outputs` map names to digests."""
+    """What a finished stage did (docs/contracts.md, 5); `inputs` and `outputs` map names to digests."""
 
     stage: str
     version: int

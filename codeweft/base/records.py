@@ -1,6 +1,6 @@
 """The nouns that rooms exchange: what a row of each file means, and nothing else.
 
-In:  nothing.  Out: frozen dataclasses (DESIGN §3) and their Arrow schemas; no behaviour.
+In:  nothing.  Out: frozen dataclasses (docs/contracts.md) and their Arrow schemas; no behaviour.
 """
 
 import dataclasses

@@ -38,7 +38,7 @@ HEADLINE = ("bits_per_byte", "bits_per_byte_5gram", "fim_exact_match", "fim_exac
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Scores by task (DESIGN contract 6) and one sample a hole."""
+    """Scores by task (docs/contracts.md, 6) and one sample a hole."""
 
     tasks: dict[str, dict[str, Any]]
     samples: list[dict[str, Any]]
