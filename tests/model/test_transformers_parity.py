@@ -86,7 +86,7 @@ def test_we_load_the_folder_of_transformers_and_compute_the_same_logits(
         torch.testing.assert_close(ours(tokens).logits_BTW, their_model(tokens).logits, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("case", ["lite_like", "full_like", "odd_sizes", "tied_head"])
+@pytest.mark.parametrize("case", CASES)
 def test_every_gradient_agrees_with_transformers(case: str, small: Callable, random_model: Callable, tmp_path: Path):
     ours = random_model(small(**CASES[case])).train()
     save_folder(ours, tmp_path, dtype=torch.float32)
