@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-# Two test processes share two cores: threads of their own would only spin against each other.
+# Before torch is first imported: two test processes share two cores, and tiny products on two threads wait for each
+# other longer than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ACCEPTED_REASONS = ("gpu", "ray", "shared data", "toolchain")

@@ -52,6 +52,27 @@ def test_killing_the_whole_run_at_random_moments_changes_no_byte(tmp_path: Path)
         assert whole.outputs == cut.outputs, stage
 
 
+def test_an_interrupted_run_ends_cleanly_and_goes_on(tmp_path: Path):
+    (tmp_path / "code").mkdir()
+    library = Path(sysconfig.get_paths()["stdlib"])
+    shutil.copytree(library / "email", tmp_path / "code" / "email")
+    command = [sys.executable, "-m", "codeweft", "run", str(MINIATURE), "--source", str(tmp_path / "code")]
+    command += ["--out", str(tmp_path / "run"), "--to", "corpus"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for _ in range(500):
+        if (tmp_path / "run" / "corpus" / "started.json").exists():
+            break
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGINT)  # what Ctrl-C does: the run and its stage alike
+    _, shown = run.communicate(timeout=60)
+    assert run.returncode == 130, shown
+    assert "the same command goes on from here" in shown
+    assert "Traceback" not in shown
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    assert "corpus was cut off; going on from there" in finished.stderr
+
+
 def test_a_stage_that_the_system_kills_is_told(tmp_path: Path):
     (tmp_path / "code" / "a").mkdir(parents=True)
     library = Path(sysconfig.get_paths()["stdlib"])

@@ -15,6 +15,20 @@ from codeweft.tokenizer.load import FILES, Tokenizer, load_tokenizer
 from codeweft.tokenizer.train import CONFIG, train
 
 WINDOW = 192
+# the smallest shape that still has a dense layer, experts and two heads
+SMALLEST: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "moe_intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+}
 
 
 def make_tokenizer(folder: Path, vocabulary: int = 420) -> Tokenizer:

@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 
 os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")  # daft would report its use over the network
 os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
+os.environ.setdefault("DAFT_SHOW_QUERY_ID", "0")
 import daft
 from daft import col
 from daft import functions as F

@@ -4,6 +4,8 @@ In:  a finished run folder.  Out: text for the terminal.
 """
 
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,16 @@ def closing_words(run_folder: Path) -> str:
         parts.append(shown_sample([json.loads(line) for line in samples.read_text("utf-8").splitlines()]))
     model = run_folder / "pretrain" / "model"
     parts.append(f"Report:  {run_folder / 'report.html'}")
-    parts.append(f"Serve:   codeweft serve --model {model}")
+    parts.append(f"Serve:   {program()} serve --model {model}")
     return "\n".join(parts)
+
+
+def program() -> str:
+    """How this shell can start the program again: its name where it is on the path, else its file."""
+    if shutil.which("codeweft"):
+        return "codeweft"
+    beside = Path(sys.executable).with_name("codeweft")
+    return str(beside) if beside.exists() else f"{sys.executable} -m codeweft"
 
 
 def headline_table(manifests: list[Manifest]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny_model
 import torch
 
 from codeweft.base.artifacts import Manifest, digest_bytes, digest_file, write_json
@@ -65,17 +66,7 @@ def write_model(folder: Path, fim_rate: float) -> None:
     tokenizer = load_tokenizer(folder / "tokenizer")
     config = ModelConfig(
         vocab_size=tokenizer.size,
-        hidden_size=32,
-        intermediate_size=48,
-        moe_intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        kv_lora_rank=16,
-        qk_rope_head_dim=8,
-        qk_nope_head_dim=8,
-        v_head_dim=8,
-        n_routed_experts=4,
-        num_experts_per_tok=2,
+        **tiny_model.SMALLEST,
         max_position_embeddings=128,
         bos_token_id=tokenizer.begin,
         eos_token_id=tokenizer.end,
@@ -104,15 +95,6 @@ def build(folder: Path, fim_rate: float = 0.5) -> Path:
     finish(folder, "tokens", work)
     write_model(folder, fim_rate)
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads cost such small models more than they give, above all where other work runs beside them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

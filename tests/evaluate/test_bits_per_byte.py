@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tiny_model
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,17 +15,7 @@ from codeweft.model.transformer import Transformer
 VOCABULARY = 61
 CONFIG = ModelConfig(
     vocab_size=VOCABULARY,
-    hidden_size=32,
-    intermediate_size=48,
-    moe_intermediate_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    kv_lora_rank=16,
-    qk_rope_head_dim=8,
-    qk_nope_head_dim=8,
-    v_head_dim=8,
-    n_routed_experts=4,
-    num_experts_per_tok=2,
+    **tiny_model.SMALLEST,
     max_position_embeddings=64,
     bos_token_id=0,
     eos_token_id=1,

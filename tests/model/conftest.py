@@ -29,12 +29,6 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Tiny matrices on two threads wait for each other ten times longer than they compute when the machine is busy."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def small() -> Callable[..., ModelConfig]:
     """A tiny configuration, with changes."""
