@@ -169,7 +169,8 @@ def upstream(run_folder: Path, stages: tuple[str, ...], reader: str) -> dict[str
         if manifest is None:
             raise InputError(f"{reader} needs the stage {stage}, which is not finished in {run_folder}.", remedy)
         for name, digest in manifest.inputs.items():
-            earlier = read_manifest(run_folder / name) if (run_folder / name).is_dir() else None
+            # a stage's name is one word; what lies outside the run ("code:/path", "init/file") is not looked up here
+            earlier = read_manifest(run_folder / name) if name.isidentifier() else None
             if earlier is not None and earlier.digest != digest:
                 raise InputError(f"{stage} in {run_folder} was made from another {name} than is there now.", remedy)
         found[stage] = manifest

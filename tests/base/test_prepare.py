@@ -67,3 +67,12 @@ def test_a_stage_made_from_other_inputs_is_not_built_upon(finished: Path):
         else:
             with pytest.raises(InputError, match="made from another tokens than is there now"):
                 upstream(finished.parent, ("pretrain",), "evaluate")
+
+
+def test_a_source_with_a_manifest_of_its_own_is_not_taken_for_a_stage(finished: Path, tmp_path: Path):
+    (tmp_path / "extension").mkdir()
+    (tmp_path / "extension" / "manifest.json").write_text('{"manifest_version": 3}')
+    inputs = {f"code:{tmp_path / 'extension'}": "blake2b:1", str(tmp_path / "extension"): "blake2b:2"}
+    (finished.parent / "corpus").mkdir()
+    Manifest("corpus", 1, {}, inputs, {}, 1).write(finished.parent / "corpus")
+    assert upstream(finished.parent, ("corpus",), "tokens")["corpus"].inputs == inputs
