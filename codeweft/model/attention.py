@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from codeweft.model.cache import CacheWindow
 from codeweft.model.config import ModelConfig
+from codeweft.model.kernels import fused
 from codeweft.model.rope import Rotation, rotate_pairs, softmax_scale
 
 LATENT_NORM_EPS = 1e-6
@@ -42,6 +43,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis."""
+        if fused.applies(x):
+            return fused.RMSNorm.apply(x, self.weight, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
@@ -69,6 +72,8 @@ class Attention(nn.Module):
         self, hidden_BTD: Tensor, turn: Rotation, visible_BTS: Tensor | None = None, window: CacheWindow | None = None
     ) -> Tensor:
         """Attend causally; `visible_BTS` None means every earlier token of the same row (DeepSeek-V2 eq. 9 to 19)."""
+        if window is None and visible_BTS is None and fused.applies(hidden_BTD):
+            return self.o_proj(self.attend_fused(hidden_BTD, turn))
         query_nope_BTHN, query_rope_BTHR = self.queries(hidden_BTD, turn)
         latent_BSC, key_rope_BSR = self.compress(hidden_BTD, turn)
         if window is not None:
@@ -85,21 +90,34 @@ class Attention(nn.Module):
     def queries(self, hidden_BTD: Tensor, turn: Rotation) -> tuple[Tensor, Tensor]:
         """Every head's query without position and its rotated part (DeepSeek-V2 eq. 12 to 14, 16)."""
         config = self.config
-        if config.q_lora_rank is None:
-            query = self.q_proj(hidden_BTD)
-        else:
-            query = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(hidden_BTD)))
-        query_BTHK = query.unflatten(-1, (config.num_attention_heads, config.qk_head_dim))
+        query_BTHK = self.project_query(hidden_BTD).unflatten(-1, (config.num_attention_heads, config.qk_head_dim))
         nope_BTHN, rope_BTHR = query_BTHK.split([config.qk_nope_head_dim, config.qk_rope_head_dim], dim=-1)
         return nope_BTHN, rotate_pairs(rope_BTHR, turn)
 
+    def project_query(self, hidden_BTD: Tensor) -> Tensor:
+        """All heads' queries side by side, [B, T, H*K], directly or through a latent of their own."""
+        if self.config.q_lora_rank is None:
+            return self.q_proj(hidden_BTD)
+        return self.q_b_proj(self.q_a_layernorm(self.q_a_proj(hidden_BTD)))
+
     def compress(self, hidden_BTD: Tensor, turn: Rotation) -> tuple[Tensor, Tensor]:
         """What is cached: the normed latent [B, T, C] and the one rotated key [B, T, R] (DeepSeek-V2 eq. 9, 15)."""
+        latent_BTC, key_BTR = self.project_latent(hidden_BTD)
+        return latent_BTC, rotate_pairs(key_BTR[:, :, None], turn)[:, :, 0]
+
+    def project_latent(self, hidden_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """The normed latent [B, T, C] and the key [B, T, R] before its rotation."""
+        widths = [self.config.kv_lora_rank, self.config.qk_rope_head_dim]
+        latent_BTC, key_BTR = self.kv_a_proj_with_mqa(hidden_BTD).split(widths, dim=-1)
+        return self.kv_a_layernorm(latent_BTC), key_BTR
+
+    def attend_fused(self, hidden_BTD: Tensor, turn: Rotation) -> Tensor:
+        """What `attend_expanded` gives, from one kernel that rotates, attends and knows its gradient (training)."""
         config = self.config
-        latent_BTC, key_BTR = self.kv_a_proj_with_mqa(hidden_BTD).split(
-            [config.kv_lora_rank, config.qk_rope_head_dim], dim=-1
-        )
-        return self.kv_a_layernorm(latent_BTC), rotate_pairs(key_BTR[:, :, None], turn)[:, :, 0]
+        latent_BTC, key_BTR = self.project_latent(hidden_BTD)
+        widths = fused.HeadWidths(config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim, self.scale)
+        query_BTX, expanded_BTX = self.project_query(hidden_BTD), self.kv_b_proj(latent_BTC)
+        return fused.LatentAttention.apply(query_BTX, expanded_BTX, key_BTR, turn, widths)
 
     def attend_expanded(
         self, nope_BTHN: Tensor, rope_BTHR: Tensor, latent_BSC: Tensor, key_rope_BSR: Tensor, visible_BTS: Tensor | None

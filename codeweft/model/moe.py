@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from codeweft.model.attention import Linear
 from codeweft.model.config import GROUP_LIMITED, ModelConfig
+from codeweft.model.kernels import fused
 
 
 class RouterOutput(NamedTuple):
@@ -64,6 +65,9 @@ class MLP(nn.Module):
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
         """Apply to the last axis."""
+        if fused.applies(hidden_BTD):
+            weights = (self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
+            return fused.SwiGLU.apply(hidden_BTD.flatten(0, -2), *weights).view_as(hidden_BTD)
         return self.down_proj(F.silu(self.gate_proj(hidden_BTD)) * self.up_proj(hidden_BTD))
 
 
@@ -123,6 +127,8 @@ class Experts(nn.Module):
 
     def forward(self, hidden_MD: Tensor, chosen_MK: Tensor, gate_MK: Tensor) -> Tensor:
         """Sum over the chosen experts of gate value times expert (DeepSeek-V2 eq. 20), every token to its experts."""
+        if fused.applies(hidden_MD):
+            return fused.Experts.apply(hidden_MD, gate_MK, self.gate_up_proj, self.down_proj, chosen_MK)
         flat_A = chosen_MK.flatten()
         order_A = flat_A.argsort(stable=True)
         inverse_A = torch.empty_like(order_A).scatter_(0, order_A, torch.arange(len(order_A), device=order_A.device))

@@ -78,7 +78,7 @@ class PretrainConfig:
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     vocabulary_multiple: int = 64  # fresh models take the tokenizer's size, rounded up to this (published: 4096)
     initializer_std: float = 0.006  # standard deviation of fresh weights (DeepSeek-V2 §3.1.2)
-    precision: Literal["bfloat16", "float32"] = "bfloat16"  # weights and products; masters are float32 either way
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"  # of products; auto: bfloat16 if in hardware
     attention: Literal["across", "isolated"] = "across"  # whether tokens see earlier documents of their sequence
     device: str = "auto"  # cpu, cuda or auto
     validate_every: int = 100  # steps between validations
@@ -98,5 +98,5 @@ class PretrainConfig:
         if self.init is None and self.schedule.sequence > self.model.max_position_embeddings:
             raise ValueError(
                 f"schedule.sequence = {self.schedule.sequence} is longer than model.max_position_embeddings = "
-                f"{self.model.max_position_embeddings}."
+                f"{self.model.max_position_embeddings}. Shorten the one, or raise the other."
             )

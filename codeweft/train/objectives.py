@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from codeweft.model.balance import communication_balance, device_balance, expert_balance
+from codeweft.model.kernels import fused
 from codeweft.model.moe import RouterOutput
 from codeweft.model.transformer import Transformer
 from codeweft.train.batches import Batch
@@ -38,23 +39,26 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy of hidden states against a vocabulary matrix, gradient made on the way."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor) -> Tensor:
-        wanted = hidden_ND.requires_grad
+    def forward(ctx: Any, hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, fuse: bool) -> Tensor:
+        wanted = ctx.needs_input_grad[0]
         tokens = targets_N.numel()
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         hidden_gradient_ND = torch.empty_like(hidden_ND) if wanted else None
         weight_gradient_WD = torch.zeros_like(weight_WD, dtype=torch.float32) if wanted else None
         for start in range(0, tokens, CHUNK):
             part = slice(start, start + CHUNK)
-            logits_NW = (hidden_ND[part] @ weight_WD.T).float()
-            normaliser_N1 = logits_NW.logsumexp(1, keepdim=True)
-            total += (normaliser_N1.squeeze(1) - logits_NW.gather(1, targets_N[part, None]).squeeze(1)).sum()
+            logits_NW = hidden_ND[part] @ weight_WD.T
+            if fuse:
+                losses_N, gradient_NW = fused.cross_entropy_(logits_NW, targets_N[part], 1.0 / tokens), logits_NW
+            else:
+                losses_N, gradient_NW = entropy_and_gradient(logits_NW, targets_N[part], 1.0 / tokens)
+            total += losses_N.sum()
             if hidden_gradient_ND is not None and weight_gradient_WD is not None:
-                gradient_NW = logits_NW.sub_(normaliser_N1).exp_()
-                gradient_NW.scatter_add_(1, targets_N[part, None], -torch.ones_like(normaliser_N1))
-                gradient_NW = gradient_NW.div_(tokens).to(hidden_ND.dtype)
-                hidden_gradient_ND[part] = gradient_NW @ weight_WD
-                weight_gradient_WD += gradient_NW.T @ hidden_ND[part]
+                torch.mm(gradient_NW, weight_WD, out=hidden_gradient_ND[part])
+                if weight_WD.dtype == torch.float32:
+                    weight_gradient_WD.addmm_(gradient_NW.T, hidden_ND[part])
+                else:
+                    weight_gradient_WD += gradient_NW.T @ hidden_ND[part]
         if hidden_gradient_ND is not None and weight_gradient_WD is not None:
             ctx.save_for_backward(hidden_gradient_ND, weight_gradient_WD.to(weight_WD.dtype))
         return total / tokens
@@ -63,7 +67,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
         hidden_gradient_ND, weight_gradient_WD = ctx.saved_tensors
         (gradient,) = grad_outputs
-        return hidden_gradient_ND * gradient, weight_gradient_WD * gradient, None
+        return hidden_gradient_ND * gradient, weight_gradient_WD * gradient, None, None
+
+
+def entropy_and_gradient(logits_NW: Tensor, targets_N: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each row in nats, float32 [N], and the gradient by the logits of `factor` times their sum."""
+    wide_NW = logits_NW.float()
+    normaliser_N1 = wide_NW.logsumexp(1, keepdim=True)
+    losses_N = (normaliser_N1 - wide_NW.gather(1, targets_N[:, None])).squeeze(1)
+    gradient_NW = (wide_NW - normaliser_N1).exp_()
+    gradient_NW.scatter_add_(1, targets_N[:, None], -torch.ones_like(normaliser_N1))
+    return losses_N, gradient_NW.mul_(factor).to(logits_NW.dtype)
 
 
 def cross_entropy(hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor) -> Tensor:
@@ -71,7 +85,7 @@ def cross_entropy(hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor) -> Te
 
     Logits are made in the dtype of `hidden_ND` and reduced in float32.
     """
-    return _ChunkedCrossEntropy.apply(hidden_ND, weight_WD, targets_N)
+    return _ChunkedCrossEntropy.apply(hidden_ND, weight_WD, targets_N, fused.applies(hidden_ND))
 
 
 def balance(routers: list[RouterOutput], config: BalanceConfig, groups_reached: int) -> Tensor:

@@ -15,7 +15,7 @@ from codeweft.base.errors import ModelError
 from codeweft.base.progress import quantity, say
 from codeweft.base.runs import Run
 from codeweft.base.seeds import derive
-from codeweft.model.device import choose_device
+from codeweft.model.device import choose_device, choose_precision
 from codeweft.model.folder import load_folder, save_folder
 from codeweft.model.transformer import Transformer
 from codeweft.tokenizer.load import FILES, Tokenizer, load_tokenizer
@@ -39,12 +39,13 @@ def inputs(config: PretrainConfig) -> dict[str, str]:
 def run(config: PretrainConfig, run: Run) -> dict[str, float]:
     """Train and write the model folder; headline: tokens a second."""
     device = choose_device(config.device, "pretrain.device")
-    run.device = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     tokenizer = load_tokenizer(run.read("tokenizer"))
     model = make_model(config, tokenizer, run.seed, device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    run.device = f"{name}, {str(model.lm_head.weight.dtype).removeprefix('torch.')}"
     total, activated = model.config.total_parameters, model.config.activated_parameters
     size = f"{quantity(total)} parameters, {quantity(activated)} used by a token"
-    say(f"pretrain: {size}, {config.precision} on {run.device}.")
+    say(f"pretrain: {size}, on {run.device}.")
     trainer = Trainer(model, config.optimizer)
     shards = TokenShards(run.read("tokens"))
     speed = train(trainer, make_plan(config, tokenizer, shards, run.seed, device), run)
@@ -70,7 +71,7 @@ def run(config: PretrainConfig, run: Run) -> dict[str, float]:
 
 def make_model(config: PretrainConfig, tokenizer: Tokenizer, seed: int, device: torch.device) -> Transformer:
     """Fresh weights drawn by seed, or those of `init`, whose tokenizer must be the run's."""
-    dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+    dtype = choose_precision(config.precision, device)
     if config.init is not None:
         theirs = load_tokenizer(config.init)
         if theirs.digest != tokenizer.digest:
@@ -79,6 +80,11 @@ def make_model(config: PretrainConfig, tokenizer: Tokenizer, seed: int, device: 
                 "Make the tokens with the model's own tokenizer.",
             )
         model = load_folder(config.init, dtype=dtype, device=device)
+        if model.config.vocab_size < tokenizer.size:
+            raise ModelError(
+                f"{config.init} has {model.config.vocab_size} ids, its tokenizer {tokenizer.size}.",
+                "Fetch or make the folder again.",
+            )
         if config.schedule.sequence > model.config.max_position_embeddings:
             raise ModelError(
                 f"{config.init} takes {model.config.max_position_embeddings} tokens, schedule.sequence is "

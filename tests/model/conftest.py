@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from codeweft.model.config import ModelConfig
+from codeweft.model.kernels import fused, native
 from codeweft.model.transformer import Transformer
 
 SMALL: dict[str, Any] = {
@@ -50,3 +51,19 @@ def random_model() -> Callable[..., Transformer]:
         return model.eval()
 
     return build
+
+
+@pytest.fixture(params=["torch alone", "kernels"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways that training goes on a processor: with torch's operations alone, and with the fused kernels."""
+    if request.param == "torch alone":
+        monkeypatch.setattr(fused, "applies", lambda x: False)
+    elif not native.available():
+        pytest.skip("toolchain: no C++ compiler")
+    return request.param
+
+
+@pytest.fixture
+def torch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients without the kernels."""
+    monkeypatch.setattr(fused, "applies", lambda x: False)

@@ -94,7 +94,8 @@ def test_rms_norm_is_computed_in_fp32_inside_a_bfloat16_model():
     torch.testing.assert_close(norm(x).double(), exact, atol=0, rtol=2**-8)
 
 
-def test_the_fused_kernel_is_taken_where_values_are_narrower_than_keys(small: Callable):
+@pytest.mark.usefixtures("torch_alone")
+def test_torchs_fused_attention_is_taken_where_values_are_narrower_than_keys(small: Callable):
     attention = built(small)
     hidden = torch.randn(1, 24, 32, requires_grad=True)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:

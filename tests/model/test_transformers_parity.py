@@ -87,7 +87,9 @@ def test_we_load_the_folder_of_transformers_and_compute_the_same_logits(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_gradient_agrees_with_transformers(case: str, small: Callable, random_model: Callable, tmp_path: Path):
+def test_every_gradient_agrees_with_transformers(
+    case: str, small: Callable, random_model: Callable, tmp_path: Path, path: str
+):
     ours = random_model(small(**CASES[case])).train()
     save_folder(ours, tmp_path, dtype=torch.float32)
     reference = theirs(tmp_path).train()
