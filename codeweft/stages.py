@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from codeweft.base import config as settings
 from codeweft.base.artifacts import RECIPE, Manifest, atomic, read_manifest
-from codeweft.base.errors import ConfigError, UserError
+from codeweft.base.errors import ConfigError, InputError, UserError
 
 if TYPE_CHECKING:
     from codeweft.base.runs import Run
@@ -43,7 +43,7 @@ STAGES = (
         "corpus",
         "codeweft.corpus.build",
         "codeweft.corpus.config:CorpusConfig",
-        1,
+        2,
         (),
         "source folders and git repositories -> unique, filtered documents",
     ),
@@ -76,7 +76,7 @@ STAGES = (
         "evaluate",
         "codeweft.evaluate.run",
         "codeweft.evaluate.config:EvaluateConfig",
-        1,
+        2,
         ("corpus", "tokenizer", "tokens", "pretrain"),
         "a model folder -> scores with intervals and baselines",
     ),
@@ -115,6 +115,12 @@ class RunConfig:
 
     seed: int = 1  # every stream of chance is derived from it
     workers: int = 0  # processes for work that splits (0: as many as there are cores)
+    processes: int = 1  # copies of the program that train together, as torchrun starts them; none but 1 works yet
+
+    def __post_init__(self) -> None:
+        """ValueError for what cannot be."""
+        if self.workers < 0 or self.processes < 1:
+            raise ValueError("workers must not be negative, and processes must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -156,13 +162,29 @@ def resolve(layers: Sequence[settings.Layer]) -> Recipe:
     sections = {}
     for name in SECTIONS:
         sections[name] = settings.build(config_class(name), [layer.section(name) for layer in layers], name)
+    check_processes(sections["run"].processes)
     return Recipe(sections)
+
+
+def check_processes(wanted: int) -> None:
+    """ConfigError unless as many processes were started (torchrun sets WORLD_SIZE) as wanted, and that is one."""
+    started = os.environ.get("WORLD_SIZE") or "1"
+    if started != str(wanted):
+        raise ConfigError(
+            f"The recipe wants run.processes = {wanted}, but the number started (WORLD_SIZE) is {started}.",
+            "Start one without torchrun, with --run.processes=1: no stage works on several processes yet.",
+        )
+    if wanted > 1:
+        raise ConfigError(
+            f"{wanted} processes were started, but no stage works on several yet.",
+            "Start one without torchrun, with --run.processes=1.",
+        )
 
 
 def run_stage(run_folder: Path, name: str, recipe: Recipe, restart: bool = False, verify: bool = False) -> Manifest:
     """Run one stage unless nothing changed; returns its manifest. The caller holds the run folder."""
     from codeweft.base.progress import duration, say
-    from codeweft.base.runs import Meter, Run, prepare, settle, upstream
+    from codeweft.base.runs import Meter, Run, missing_output, prepare, settle, upstream
     from codeweft.report.summary import headline_line
 
     stage, folder, config = BY_NAME[name], run_folder / name, recipe.sections[name]
@@ -181,12 +203,20 @@ def run_stage(run_folder: Path, name: str, recipe: Recipe, restart: bool = False
     inputs = {stage: run_folder / stage for stage in manifests}
     work = Run(name, folder, recipe.seed, inputs, resumed, recipe.workers)
     if skip:
-        return _measured_again(run_folder, work, recipe)
-    meter = Meter()
-    headline = module.run(config, work)
-    if stage.measured:
-        headline |= _measure(run_folder, work, recipe)
-    work.metrics.close()
+        manifest = _measured_again(run_folder, work, recipe)
+        settle(folder)
+        return manifest
+    for earlier in () if stage.partial else manifests:
+        if damaged := missing_output(run_folder / earlier, manifests[earlier], verify=True):
+            raise InputError(
+                f"{run_folder / earlier / damaged} is not what the stage {earlier} wrote there: damaged, or exchanged.",
+                f"Make it again: codeweft {earlier} --run {run_folder} --verify.",
+            )
+    with Meter(folder) as meter:
+        headline = module.run(config, work)
+        if stage.measured:
+            headline |= _measure(run_folder, work, recipe)
+        work.metrics.close()
     manifest = Manifest(
         **fingerprint,
         outputs=work.outputs,
@@ -226,6 +256,7 @@ def _measure(run_folder: Path, work: "Run", recipe: Recipe) -> dict[str, Any]:
 def _measured_again(run_folder: Path, work: "Run", recipe: Recipe) -> Manifest:
     """The manifest of a skipped stage, its model measured anew if [measure] changed since."""
     from codeweft.base.progress import say
+    from codeweft.base.runs import Meter
 
     manifest = read_manifest(work.folder)
     assert manifest is not None, "only a finished stage is skipped"
@@ -233,8 +264,9 @@ def _measured_again(run_folder: Path, work: "Run", recipe: Recipe) -> Manifest:
         return manifest
     say(f"{work.name}: [measure] changed, measuring again.")
     work.counts |= manifest.counts
-    headline = manifest.headline | _measure(run_folder, work, recipe)
-    manifest = replace(manifest, headline=headline, counts=work.counts)
+    with Meter(work.folder) as meter:
+        headline = manifest.headline | _measure(run_folder, work, recipe)
+    manifest = replace(manifest, headline=headline, counts=work.counts, **meter.read())
     manifest.write(work.folder)
     return manifest
 
@@ -244,8 +276,11 @@ def run_in_process(run_folder: Path, name: str, flags: Sequence[str], lock: int)
 
     Returns its exit code; UserError when the system ended it.
     """
+    from codeweft.base.runs import name_owner
+
     command = [sys.executable, "-m", "codeweft", name, "--run", str(run_folder), "--within-run", *flags]
     process = subprocess.Popen(command, env=ALLOCATOR | os.environ, pass_fds=(lock,))
+    name_owner(lock, name, process.pid)
     while True:
         try:
             code = process.wait()

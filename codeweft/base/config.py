@@ -137,12 +137,13 @@ def _scalar(value: typing.Any, hint: type, place: str) -> typing.Any:
         if word not in {"true", "false"}:
             raise wrong
         return word == "true"
-    if hint is Path:
-        return Path(str(value))
-    if hint is str:
+    if hint in (Path, str):
         if isinstance(value, Mapping | list):
             raise wrong
-        return str(value)
+        text = str(value)
+        if "\0" in text or text != text.encode("utf-8", "replace").decode():
+            raise ConfigError(f"{place}: {value!r} cannot be written into a recipe.", "Rename it in UTF-8.")
+        return hint(text)
     if isinstance(value, bool) or hint not in (int, float):
         raise wrong
     text = str(value).replace("_", "")

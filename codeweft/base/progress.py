@@ -103,7 +103,8 @@ def bar(label: str, total: float | None = None, unit: str = "items") -> Generato
     if not console.is_terminal:
         yield Bar(label, total, unit)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    share = (TextColumn("{task.percentage:>3.0f} %"),) if total else ()  # of an unknown whole there is no share
+    columns = (TextColumn("{task.description}"), BarColumn(), *share)
     with Progress(*columns, _RateColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
         yield _TerminalBar(label, total, unit, progress)
 

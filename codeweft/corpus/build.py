@@ -4,36 +4,44 @@ In:  the sources in [corpus].  Out: corpus/documents/part-*.parquet, corpus/drop
 Source: DeepSeek-Coder-V2 §2 and DeepSeek-Coder §2.1 (filter rules, near-deduplication).
 
 The steps: list -> limit -> read, decode, name the language, ask the rules -> exact duplicates -> near-duplicates ->
-held-out split by repository -> write. Unusual: text passes through in parts and never as a whole through this process;
-only ids, sizes and signatures do. The result does not depend on the number of workers.
+held-out split by repository -> write. Unusual: files are read while they are still being listed (unless a limit has to
+know all sizes first: then the list waits on disk), and text passes through in parts and never as a whole through this
+process; only ids, sizes and signatures do. The result does not depend on the number of workers.
 """
 
-import multiprocessing
 import shutil
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
+from sys import intern
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from codeweft.base.errors import InputError
+from codeweft.base.errors import InputError, UserError
 from codeweft.base.progress import bar, say
-from codeweft.base.records import Document, Dropped, schema
+from codeweft.base.records import Document, Dropped, Kind, schema
 from codeweft.base.runs import Run
 from codeweft.base.seeds import derive
+from codeweft.base.workers import worker_processes
 from codeweft.corpus import near_duplicates
 from codeweft.corpus.config import CorpusConfig
-from codeweft.corpus.entries import Entry
+from codeweft.corpus.entries import Entry, EntryFile
 from codeweft.corpus.funnel import Fate, funnel
-from codeweft.corpus.reading import read_part
+from codeweft.corpus.reading import read_part, too_large
 from codeweft.corpus.selection import HeldOut, hold_out, under_limit
 from codeweft.corpus.sources import KINDS, inputs, list_sources
 
 __all__ = ["inputs", "run"]
 STAGING_FOLDER = "staging"
+LISTING_FOLDER = "listing.partial"
+PART_FILES = 10_000  # files in one part, however small they are
 
 
 def run(config: CorpusConfig, run: Run) -> dict[str, float | list[float]]:
@@ -42,8 +50,8 @@ def run(config: CorpusConfig, run: Run) -> dict[str, float | list[float]]:
     InputError where a source is missing or holds nothing, or where the rules leave nothing of a kind.
     """
     listing = list_sources(config, run.seed)
-    entries, limits = _apply_limits(listing.entries, config, run.seed)
-    staged = _read(_into_parts(entries, config), config, run)
+    limits: dict[str, Any] = {}
+    staged = _read(_into_parts(_under_limits(listing.entries, config, run, limits), config), config, run)
     fates = _read_fates(staged)
     _mark_exact_duplicates(fates)
     if config.near_duplicates:
@@ -60,72 +68,111 @@ def run(config: CorpusConfig, run: Run) -> dict[str, float | list[float]]:
     run.write("funnel.json", counts)
     run.counts |= {"input": counts["input"], "kept": counts["kept"], "splits": counts["splits"]}
     shutil.rmtree(run.folder / STAGING_FOLDER)
+    shutil.rmtree(run.folder / LISTING_FOLDER, ignore_errors=True)
     return {"kept_fraction": counts["kept"]["share"], "documents": counts["kept"]["documents"]}
 
 
-def _apply_limits(entries: list[Entry], config: CorpusConfig, seed: int) -> tuple[list[Entry], dict[str, Any]]:
-    chosen, limits = [], {}
-    for kind in KINDS:
-        offered = [entry for entry in entries if entry.kind == kind]
-        taken = under_limit(offered, config.limit(kind), seed)
-        if len(taken) < len(offered):
-            limits[kind] = {"offered": _extent(offered), "read": _extent(taken)}
-            read, whole = limits[kind]["read"], limits[kind]["offered"]
-            say(
-                f"corpus: {kind}_megabytes = {config.limit(kind) / 1e6:g} lets in {read['bytes'] / 1e6:.1f} of "
-                f"{whole['bytes'] / 1e6:.1f} MB ({read['repositories']} of {whole['repositories']} repositories)."
-            )
-        chosen += taken
-    if not chosen:
-        raise InputError("Every file is larger than the limits let in.", "Raise --corpus.code_megabytes.")
-    return chosen, limits
+def _under_limits(
+    entries: Iterable[Entry], config: CorpusConfig, run: Run, limits: dict[str, Any]
+) -> Iterator[Entry]:  # fmt: skip
+    """The entries that are read; what a limit leaves out is said, and told in `limits`."""
+
+    def cost(entry: Entry) -> int:
+        return 0 if too_large(entry, config) else entry.size
+
+    for kind, stream in groupby(entries, attrgetter("kind")):
+        if not config.limit(kind):
+            yield from stream
+            continue
+        offered = EntryFile(run.folder / LISTING_FOLDER / f"{kind}.jsonl", stream)
+        choice = under_limit(offered, config.limit(kind), run.seed, cost)
+        if choice is None:
+            yield from offered
+            continue
+        limits[kind] = {"offered": _extent(offered), "read": _extent(choice.select(offered))}
+        _say_limit(kind, config.limit(kind), limits[kind])
+        yield from choice.select(offered)
 
 
-def _extent(entries: Sequence[Entry]) -> dict[str, int]:
-    return {
-        "documents": len(entries),
-        "bytes": sum(entry.size for entry in entries),
-        "repositories": len({entry.repository for entry in entries}),
-    }
+def _say_limit(kind: Kind, limit: int, extents: Mapping[str, Mapping[str, int]]) -> None:
+    read, whole = extents["read"], extents["offered"]
+    say(
+        f"corpus: {kind}_megabytes = {limit / 1e6:g} lets in {read['bytes'] / 1e6:.1f} of "
+        f"{whole['bytes'] / 1e6:.1f} MB ({read['repositories']} of {whole['repositories']} repositories)."
+    )
 
 
-def _into_parts(entries: Sequence[Entry], config: CorpusConfig) -> list[list[Entry]]:
-    """Entries in their order, cut where a part reaches `part_megabytes`."""
-    parts: list[list[Entry]] = [[]]
+def _extent(entries: Iterable[Entry]) -> dict[str, int]:
+    documents = size = 0
+    repositories: set[str] = set()
+    for entry in entries:
+        documents, size = documents + 1, size + entry.size
+        repositories.add(entry.repository)
+    return {"documents": documents, "bytes": size, "repositories": len(repositories)}
+
+
+def _into_parts(entries: Iterable[Entry], config: CorpusConfig) -> Iterator[list[Entry]]:
+    """Entries in their order, cut where a part reaches `part_megabytes` or PART_FILES."""
+    part: list[Entry] = []
     size = 0
     for entry in entries:
-        if size >= config.part_megabytes * 1e6:
-            parts.append([])
-            size = 0
-        parts[-1].append(entry)
+        if size >= config.part_megabytes * 1e6 or len(part) == PART_FILES:
+            yield part
+            part, size = [], 0
+        part.append(entry)
         size += entry.size
-    return parts
+    if part:
+        yield part
 
 
-def _read(parts: list[list[Entry]], config: CorpusConfig, run: Run) -> list[Path]:
+def _read(parts: Iterator[list[Entry]], config: CorpusConfig, run: Run) -> list[Path]:
     """Write one staging file a part, in worker processes where there are several; returns them in order."""
-    folder = run.folder / STAGING_FOLDER
-    paths = [folder / f"part-{number:05d}.parquet" for number in range(len(parts))]
-    with bar("corpus: reading", sum(map(len, parts)), "files") as shown:
-        if min(run.workers, len(parts)) <= 1:
-            for entries, path in zip(parts, paths, strict=True):
+    staged: list[Path] = []
+
+    def numbered(parts: Iterable[list[Entry]]) -> Iterator[tuple[list[Entry], Path]]:
+        for entries in parts:
+            staged.append(run.folder / STAGING_FOLDER / f"part-{len(staged):05d}.parquet")
+            yield entries, staged[-1]
+
+    with bar("corpus: reading", None, "files") as shown:
+        if run.workers <= 1:
+            for entries, path in numbered(parts):
                 shown.advance(read_part(entries, path, config))
-            return paths
-        # spawn: a forked child would inherit Arrow's threads in whatever state they are
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(run.workers, len(parts)), mp_context=context) as pool:
-            tasks = [pool.submit(read_part, *work, config) for work in zip(parts, paths, strict=True)]
-            for task in as_completed(tasks):
-                shown.advance(task.result())
-    return paths
+        else:
+            for done in _in_processes(numbered(parts), config, run.workers):
+                shown.advance(done)
+    if not staged:
+        raise InputError("Every file is larger than the limits let in.", "Raise --corpus.code_megabytes.")
+    return staged
+
+
+def _in_processes(work: Iterable[tuple[list[Entry], Path]], config: CorpusConfig, workers: int) -> Iterator[int]:
+    """The number of files in each part that was read; the list of entries is never far ahead of the readers."""
+    waiting: deque[Future[int]] = deque()
+    try:
+        with worker_processes(workers) as pool:
+            for entries, path in work:
+                waiting.append(pool.submit(read_part, entries, path, config))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "A process that reads files was killed, most likely for want of memory.",
+            "Use fewer of them (--run.workers=1), or lower corpus.file_megabytes; finished parts are kept.",
+        ) from error
 
 
 def _read_fates(staged: Sequence[Path]) -> dict[str, Fate]:
     names = ["id", "kind", "language", "source", "repository", "bytes", "stars", "text_digest", "reason", "detail"]
+    repeated = ("kind", "language", "source", "repository", "reason")
     fates: dict[str, Fate] = {}
     rows = 0
     for path in staged:
         for row in pq.read_table(path, columns=names).to_pylist():
+            # one string for the many documents that share it
+            row |= {name: intern(row[name]) for name in repeated}
             fates[row["id"]] = Fate(**row)
             rows += 1
     assert len(fates) == rows, "two documents have one id"
@@ -133,25 +180,30 @@ def _read_fates(staged: Sequence[Path]) -> dict[str, Fate]:
 
 
 def _mark_exact_duplicates(fates: Mapping[str, Fate]) -> None:
-    by_text: dict[object, list[str]] = defaultdict(list)
+    first: dict[str, str] = {}
+    groups: dict[object, list[str]] = {}
     for fate in fates.values():
-        if not fate.reason:
-            by_text[fate.text_digest].append(fate.id)
-    _mark(fates, by_text, "exact_duplicate")
+        if fate.reason:
+            continue
+        if fate.text_digest in first:
+            groups.setdefault(fate.text_digest, [first[fate.text_digest]]).append(fate.id)
+        else:
+            first[fate.text_digest] = fate.id
+    _mark(fates, groups, "exact_duplicate")
 
 
 def _mark_near_duplicates(
     fates: Mapping[str, Fate], staged: Sequence[Path], config: CorpusConfig, seed: int
 ) -> None:  # fmt: skip
     hash_seed = derive(seed, "corpus", "minhash") % 2**31
-    ids, signatures_NP = near_duplicates.signatures(staged, config.permutations, config.ngram, hash_seed)
-    unique = [place for place, name in enumerate(ids) if not fates[name].reason]
-    if not unique:
+    unique = [fate.id for fate in fates.values() if not fate.reason]
+    ids, signatures_NP = near_duplicates.signatures(staged, unique, config.permutations, config.ngram, hash_seed)
+    if not ids:
         return
-    labels = near_duplicates.clusters(signatures_NP[unique], config.similarity)
+    label_N = near_duplicates.clusters(signatures_NP, config.similarity)
     clusters: dict[object, list[str]] = defaultdict(list)
-    for place, label in zip(unique, labels.tolist(), strict=True):
-        clusters[label].append(ids[place])
+    for place in np.flatnonzero(np.bincount(label_N)[label_N] > 1).tolist():
+        clusters[label_N[place]].append(ids[place])
     _mark(fates, clusters, "near_duplicate")
 
 

@@ -10,10 +10,11 @@ Unicode words, so that text in any script has some; a script without spaces give
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -27,14 +28,35 @@ from daft import functions as F
 # A false candidate costs a comparison, since all are checked, but a miss stays: with 128 values and 0.7 this makes
 # candidates of 92 % of the pairs exactly at the threshold, where equal weights would of 44 %.
 MISSED_WEIGHT = 0.9
+ROWS = 1 << 16  # signatures that are moved at a time
 BUCKET_PAIRS = 256  # buckets up to this size are compared pair by pair, larger ones against leaders
 
 
-def signatures(parts: Sequence[Path], permutations: int, ngram: int, seed: int) -> tuple[list[str], np.ndarray]:
-    """Ids, sorted, and their MinHash signatures (uint32 [documents, permutations]) of all kept rows in `parts`.
+def signatures(
+    parts: Sequence[Path], wanted: Iterable[str], permutations: int, ngram: int, seed: int
+) -> tuple[list[str], np.ndarray]:
+    """Ids, sorted, and their MinHash signatures (uint32 [documents, permutations]) of the wanted rows in `parts`.
 
     Documents with fewer than `ngram` words are left out: they have no shingle.
     """
+    names = sorted(wanted)
+    place_of = {name: place for place, name in enumerate(names)}
+    found_N = np.zeros(len(names), dtype=bool)
+    signatures_NP = np.empty((len(names), permutations), np.uint32)
+    for batch in _computed(parts, permutations, ngram, seed):
+        places = np.array([place_of.get(name, -1) for name in batch["id"].to_pylist()], dtype=np.int64)
+        values = batch["signature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        signatures_NP[places[places >= 0]] = values.reshape(-1, permutations)[places >= 0]
+        found_N[places[places >= 0]] = True
+    present = np.flatnonzero(found_N)
+    for start in range(0, len(present), ROWS):  # moved up in place: a copy would double the largest array there is
+        here = present[start : start + ROWS]
+        signatures_NP[start : start + len(here)] = signatures_NP[here]
+    return [names[place] for place in present.tolist()], signatures_NP[: len(present)]
+
+
+def _computed(parts: Sequence[Path], permutations: int, ngram: int, seed: int) -> Iterator[pa.Table]:
+    """Tables of id and signature, in no particular order."""
     rows = daft.read_parquet([str(part) for part in parts]).where("reason = ''")
     words = F.regexp_replace(F.regexp_replace(col("text"), r"\W+", " "), r"^ | $", "")
     rows = rows.select("id", words.alias("words"))
@@ -42,10 +64,8 @@ def signatures(parts: Sequence[Path], permutations: int, ngram: int, seed: int) 
     minhash = F.minhash(
         col("words"), num_hashes=permutations, ngram_size=ngram, seed=seed, hash_function="xxhash3_64"
     )  # fmt: skip
-    table = rows.select("id", minhash.alias("signature")).to_arrow().sort_by("id")
-    values = table["signature"].combine_chunks()
-    flat = values.flatten().to_numpy(zero_copy_only=False)
-    return table["id"].to_pylist(), flat.astype(np.uint32, copy=False).reshape(table.num_rows, permutations)
+    for batch in rows.select("id", minhash.alias("signature")).to_arrow_iter():
+        yield pa.Table.from_batches([batch])
 
 
 def choose_bands(permutations: int, threshold: float, missed_weight: float = 0.5) -> tuple[int, int]:
@@ -81,9 +101,10 @@ def clusters(signatures_NP: np.ndarray, threshold: float) -> np.ndarray:
         _, bucket = np.unique(keys.view(f"V{rows * keys.itemsize}").ravel(), return_inverse=True)
         order = np.argsort(bucket, kind="stable")
         starts = np.flatnonzero(np.diff(bucket[order], prepend=-1))
-        for members in np.split(order, starts[1:]):
-            if len(members) > 1:
-                edges.update(_alike(members, signatures_NP, threshold))
+        lengths = np.diff(starts, append=count)
+        shared = lengths > 1
+        for start, length in zip(starts[shared].tolist(), lengths[shared].tolist(), strict=True):
+            edges.update(_alike(order[start : start + length], signatures_NP, threshold))
     pairs = np.array(sorted(edges), dtype=np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     return connected_components(graph, directed=False)[1]

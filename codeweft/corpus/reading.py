@@ -3,22 +3,22 @@
 In:  entries.  Out: `staging/part-NNNNN.parquet`, one row an entry: a Dropped row, whose reason is empty for a document
 that passed, and the digest of its text.
 
-Unusual: this is what worker processes run; a part is written atomically, so a finished one is never read again.
+Unusual: this is what worker processes run; a part is written atomically, so a finished one is never read again, unless
+it was damaged since.
 """
 
 import hashlib
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from dulwich.repo import Repo
 
 from codeweft.base.artifacts import atomic
+from codeweft.base.progress import say
 from codeweft.base.records import Dropped, schema
-from codeweft.corpus import builtin, rules, sources, worksheets
+from codeweft.corpus import builtin, git, rules, sources, worksheets
 from codeweft.corpus.config import CorpusConfig
 from codeweft.corpus.entries import Entry, document_id
 from codeweft.source import languages
@@ -31,7 +31,7 @@ UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 def read_part(entries: list[Entry], path: Path, config: CorpusConfig) -> int:
     """Write the staging part of these entries unless it exists; returns how many entries were looked at."""
-    if not path.exists():
+    if not _finished(path):
         rows = [row for row in (examine(entry, config) for entry in entries) if row is not None]
         with atomic(path) as file:
             pq.write_table(
@@ -40,9 +40,25 @@ def read_part(entries: list[Entry], path: Path, config: CorpusConfig) -> int:
     return len(entries)
 
 
+def _finished(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        say(f"corpus: {path} is damaged ({str(error).splitlines()[0]}); its files are read again.")
+        return False
+    return True
+
+
+def too_large(entry: Entry, config: CorpusConfig) -> bool:
+    """Whether the entry is dropped unread for its size."""
+    return entry.size > config.file_megabytes * 1e6
+
+
 def examine(entry: Entry, config: CorpusConfig) -> dict[str, Any] | None:
     """One staging row; None where a computed source turns out to have nothing (a file without docstrings)."""
-    if entry.size > config.file_megabytes * 1e6:
+    if too_large(entry, config):
         return _row(entry, b"", entry.size, reason="size", detail=str(entry.size))
     try:
         data = READERS[entry.reader](entry)
@@ -50,13 +66,17 @@ def examine(entry: Entry, config: CorpusConfig) -> dict[str, Any] | None:
         return _row(entry, b"", entry.size, reason="unreadable", detail=error.strerror or type(error).__name__)
     if data is None:
         return None
-    zero = -1 if data.startswith(UTF16_MARKS) else data.find(b"\0", 0, BINARY_BYTES)
+    wide = data.startswith(UTF16_MARKS)
+    zero = -1 if wide else data.find(b"\0", 0, BINARY_BYTES)
     if zero >= 0:
         return _row(entry, data, len(data), reason="binary", detail=str(zero))
     try:
         text = decode(data)
     except UnicodeDecodeError as error:
         return _row(entry, data, len(data), reason="encoding", detail=str(error.start))
+    zero = text.find("\0", 0, BINARY_BYTES) if wide else -1  # UTF-32 begins like UTF-16
+    if zero >= 0:
+        return _row(entry, data, len(data), reason="binary", detail=str(2 * zero + 2))
     name = entry.path.rsplit("#", 1)[0] if entry.reader == "row" else entry.path
     language = entry.language or languages.detect(name, data[: languages.HEAD_BYTES]) or _plain(entry)
     if not language:
@@ -110,14 +130,9 @@ def _file(entry: Entry) -> bytes:
     return Path(entry.location).read_bytes()
 
 
-@cache
-def _repository(folder: str) -> Repo:
-    return Repo(folder)
-
-
 def _blob(entry: Entry) -> bytes:
     folder, name = entry.location.split("\0")
-    return _repository(folder).object_store.get_raw(name.encode())[1]  # ty: ignore[invalid-argument-type]
+    return git.read(folder, name, entry.path)
 
 
 def _json_row(entry: Entry) -> bytes:

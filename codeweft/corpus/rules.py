@@ -8,9 +8,10 @@ Unusual: natural language and mathematics are not files of code. They get `empty
 letters; line lengths say nothing about prose (a paragraph is often one line), and formulas are few letters.
 """
 
+import html
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from html.parser import HTMLParser
 
 from codeweft.corpus.config import CorpusConfig
 
@@ -54,42 +55,49 @@ def xml_header(text: str, config: CorpusConfig) -> float | None:
     return float(place) if place >= 0 else None
 
 
-class _VisibleText(HTMLParser):
-    """Counts the characters outside tags, comments, scripts and styles."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.hidden = ""
-        self.characters = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in ("script", "style"):
-            self.hidden = tag
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == self.hidden:
-            self.hidden = ""
-
-    def handle_data(self, data: str) -> None:
-        if not self.hidden:
-            self.characters += len(data)
+# What begins markup: a comment, a declaration or instruction, or a tag's name.
+_MARKUP = re.compile(r"<(?:(?P<comment>!--)|(?P<declaration>[!?])|/?(?P<name>[a-zA-Z][^\s/>]*))")
+# The rest of a tag: a ">" inside the quotes of a value does not end it. Nothing is tried twice (atomic, possessive).
+_TAG_REST = re.compile(r"""(?>=\s*"[^"]*"|=\s*'[^']*'|[^>])*+>""")
+_HIDDEN_END = {name: re.compile(rf"</{name}[\s/>]", re.IGNORECASE) for name in ("script", "style")}
 
 
-def visible_characters(html: str) -> int:
-    """Characters of an HTML file's visible text; 0 where the parser gives up.
+def visible_characters(text: str) -> int:
+    """Characters of an HTML file's text outside tags, comments, scripts and styles; references count as what they mean.
 
-    StarCoder asked BeautifulSoup over the same `html.parser`; this differs only in how unclosed tags nest.
+    What the end of the file breaks off is not visible, as in browsers. Time is linear in the length, whatever the text:
+    the standard library's parser takes hours for a megabyte of unclosed tags. StarCoder asked BeautifulSoup.
 
     >>> visible_characters("<p>ab<script>cdef</script>&amp;</p><!-- g -->")
     3
     """
-    reader = _VisibleText()
-    try:
-        reader.feed(html)
-        reader.close()
-    except AssertionError:  # html.parser's way to refuse a malformed declaration
-        return 0
-    return reader.characters
+    visible = place = 0
+    while place >= 0:
+        markup = _MARKUP.search(text, place)
+        visible += len(html.unescape(text[place : markup.start() if markup else None]))
+        place = _markup_end(text, markup) if markup else -1
+    return visible
+
+
+def _markup_end(text: str, markup: re.Match[str]) -> int:
+    """Where markup ends, with all that it hides; -1 where the file ends first."""
+    if markup["comment"]:
+        return _behind(text, "-->", markup.start() + 2)
+    if markup["declaration"]:
+        return _behind(text, ">", markup.end())
+    rest = _TAG_REST.match(text, markup.end())
+    if rest is None:
+        return -1
+    hidden = _HIDDEN_END.get(markup["name"].lower())
+    if hidden is None or text[markup.start() + 1] == "/" or rest[0].endswith("/>"):
+        return rest.end()
+    close = hidden.search(text, rest.end())
+    return close.start() if close else -1
+
+
+def _behind(text: str, mark: str, place: int) -> int:
+    found = text.find(mark, place)
+    return found + len(mark) if found >= 0 else -1
 
 
 def html_visible_text(text: str, config: CorpusConfig) -> float | None:

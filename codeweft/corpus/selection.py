@@ -1,14 +1,16 @@
 """Choose which repositories are read under a limit, and which are held out: pure functions of names and sizes.
 
-In:  sizes by repository, a limit or a fraction, a seed.  Out: the chosen entries; the names held out.
+In:  sizes by repository, a limit or a fraction, a seed.  Out: what is to be read; the names held out.
 
 Unusual: both choices go through the repositories in an order drawn by hash, so that adding one repository hardly
 changes what becomes of the others, and neither depends on the order in which a file system lists.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from codeweft.base.seeds import derive
 from codeweft.corpus.entries import Entry
@@ -17,17 +19,36 @@ LARGE = 0.25  # of the limit: larger repositories are taken last
 OVERSHOOT = 2.0  # a repository is held out only while the kind's held-out bytes stay under this multiple of the target
 
 
-def under_limit(entries: Sequence[Entry], limit: int, seed: int) -> list[Entry]:
-    """Whole repositories in hash order, each that still fits; all entries, in their order, if limit is 0.
+@dataclass(frozen=True)
+class Choice:
+    """What is read under a limit: whole repositories, and of one more some files."""
+
+    whole: set[str]
+    partial: str  # the repository that is read in part
+    files_N: np.ndarray  # for each of its files, in the order of the entries, whether it is read
+
+    def select(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Those of the entries, which are the ones that were chosen from, that are read, in their order."""
+        read = iter(self.files_N.tolist())
+        for entry in entries:
+            if entry.repository in self.whole or (entry.repository == self.partial and next(read)):
+                yield entry
+
+
+def under_limit(
+    entries: Iterable[Entry], limit: int, seed: int, cost: Callable[[Entry], int] = lambda entry: entry.size
+) -> Choice | None:  # fmt: skip
+    """Choose whole repositories in hash order, each that still fits; None where everything does. Goes through twice.
 
     Repositories above a quarter of the limit come last, so that one of them does not make up the corpus. What remains
     is filled with files, in hash order, of the first repository that did not fit: only that one is read in part.
+    cost: the bytes of the limit that an entry takes up.
     """
     sizes: dict[str, int] = defaultdict(int)
     for entry in entries:
-        sizes[entry.repository] += entry.size
-    if not limit or sum(sizes.values()) <= limit:
-        return list(entries)
+        sizes[entry.repository] += cost(entry)
+    if sum(sizes.values()) <= limit:
+        return None
     taken: set[str] = set()
     used = 0
     left_out = []
@@ -37,13 +58,18 @@ def under_limit(entries: Sequence[Entry], limit: int, seed: int) -> list[Entry]:
             used += sizes[name]
         else:
             left_out.append(name)
-    partly: set[str] = set()
-    files = {entry.full_path: entry.size for entry in entries if entry.repository == left_out[0]}
-    for path in _by_hash(files, seed, "limit", "files"):
-        if used + files[path] <= limit:
-            partly.add(path)
-            used += files[path]
-    return [entry for entry in entries if entry.repository in taken or entry.full_path in partly]
+    places: list[tuple[int, str]] = []
+    costs: list[int] = []
+    for entry in entries:
+        if entry.repository == left_out[0]:
+            places.append((derive(seed, "corpus", "limit", "files", entry.full_path), entry.full_path))
+            costs.append(cost(entry))
+    files_N = np.zeros(len(costs), dtype=bool)
+    for place in sorted(range(len(costs)), key=places.__getitem__):
+        if used + costs[place] <= limit:
+            files_N[place] = True
+            used += costs[place]
+    return Choice(taken, left_out[0], files_N)
 
 
 def _by_hash(names: Mapping[str, object], seed: int, *stream: str) -> list[str]:

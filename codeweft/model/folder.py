@@ -81,7 +81,14 @@ def load_folder(
     """
     folder = Path(folder)
     config = read_config(folder)
-    model = empty_model(config, dtype or _named_type(config), device)
+    try:
+        model = empty_model(config, dtype or _named_type(config), device)
+    except (RuntimeError, TypeError) as error:  # what torch raises for want of memory, and for a size that is none
+        size, reason = config.total_parameters, str(error).splitlines()[0]
+        raise ModelError(
+            f"{folder}: a model of {size:,} parameters cannot be made: {reason}.",
+            "Use a machine with more memory, or fetch config.json again if that is not its size.",
+        ) from error
     waiting = dict(disk_tensors(model))
     for path, names in _files(folder).items():
         for name, tensor in _tensors(path, names):
@@ -232,9 +239,10 @@ def _fill(target: Tensor, tensor: Tensor, where: str) -> None:
         raise ModelError(f"{where} has shape {found}, not {right}.", "config.json and the weights do not match.")
     if tensor.dtype not in DISK_NAMES:
         raise ModelError(f"{where} is of type {tensor.dtype}.", "Only bfloat16, float16 and float32 weights are read.")
-    if not torch.isfinite(tensor.sum(dtype=torch.float32)):
-        raise ModelError(f"{where} holds values that are not finite.", "Use an earlier checkpoint.")
     target.copy_(tensor)
+    if not torch.isfinite(target.sum(dtype=torch.float32)):
+        # in the type it is loaded in: float16 ends where a float32 weight need not
+        raise ModelError(f"{where} holds values that are not finite in {target.dtype}.", "Use an earlier checkpoint.")
 
 
 def _division(

@@ -19,6 +19,10 @@ from codeweft.base.errors import InputError
 COLUMNS = ("id", "kind", "split", "language", "source", "repository", "bytes")
 
 
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is damaged: {str(error).splitlines()[0]}.", "Run the stage corpus again (--restart).")
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Some rows of one row group of one file: the unit in which texts are read."""
@@ -28,9 +32,12 @@ class Group:
     rows: tuple[int, ...]
 
     def read(self, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-        """The rows' values, in the order of `rows`."""
-        table = pq.ParquetFile(self.path).read_row_group(self.row_group, columns=list(columns))
-        return table.take(pa.array(self.rows)).to_pylist()
+        """The rows' values, in the order of `rows`; InputError where the file is damaged."""
+        try:
+            table = pq.ParquetFile(self.path).read_row_group(self.row_group, columns=list(columns))
+            return table.take(pa.array(self.rows)).to_pylist()
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise _damaged(self.path, error) from error
 
 
 @dataclass(frozen=True)
@@ -78,8 +85,7 @@ def read_catalogue(corpus: Path) -> Catalogue:
             tables.append(pq.read_table(path, columns=list(COLUMNS)))
             metadata = pq.read_metadata(path)
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{path} is damaged: {reason}.", "Run the stage corpus again (--restart).") from error
+            raise _damaged(path, error) from error
         for group in range(metadata.num_row_groups):
             length = metadata.row_group(group).num_rows
             files.append(np.full(length, number))

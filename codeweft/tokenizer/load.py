@@ -45,6 +45,11 @@ class Tokenizer:
         """Number of ids; all are below it."""
         return len(self._bytes)
 
+    @cached_property
+    def longest(self) -> int:
+        """Bytes of the longest token; a text has at least its bytes divided by this many tokens."""
+        return max(map(len, self._bytes))
+
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a text. Special-token text stays plain text unless `special`. InputError for half a surrogate pair."""
         encoder = self._full if special else self._plain
@@ -108,7 +113,10 @@ class Tokenizer:
 
     def _configured(self, key: str) -> str | None:
         value = self.config.get(key)
-        return value["content"] if isinstance(value, dict) else value
+        text = value.get("content") if isinstance(value, dict) else value
+        if value is not None and (not isinstance(text, str) or text != text.encode("utf-8", "replace").decode()):
+            raise ModelError(f"{self.folder / FILES[1]}: {key} is no text.", "Fetch or make the folder again.")
+        return text
 
     def _id(self, content: str, purpose: str) -> int:
         number = self._full.token_to_id(content)
@@ -124,14 +132,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """Load the tokenizer of a folder; ModelError when its files are missing, damaged or of another kind."""
     source, digest = _read(folder / FILES[0])
     config, _ = _read(folder / FILES[1])
-    if source.get("model", {}).get("type") != "BPE" or "ByteLevel" not in json.dumps(source.get("decoder")):
-        raise ModelError(
-            f"{folder / FILES[0]} is no byte-level BPE tokenizer.",
-            "codeweft reads that kind alone; choose another model.",
-        )
     try:
+        if source.get("model", {}).get("type") != "BPE" or "ByteLevel" not in json.dumps(source.get("decoder")):
+            raise ModelError(
+                f"{folder / FILES[0]} is no byte-level BPE tokenizer.",
+                "codeweft reads that kind alone; choose another model.",
+            )
         return Tokenizer(folder, source, config, digest)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ModelError(f"{folder / FILES[0]} is damaged: {error}.", "Fetch or make the folder again.") from error
 
 

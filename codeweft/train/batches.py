@@ -31,6 +31,7 @@ class Batch:
     documents_BT: Tensor | None = None  # int64, number of the document within its sequence
 
 
+MORE = {"train": "tokens.total", "held-out": "tokens.held_out_tokens"}  # what makes a split's stream longer
 BLOCK = 1 << 20  # sequences that are shuffled together; bounds the memory of an order to 8 MiB
 
 
@@ -68,7 +69,7 @@ class StreamBatches:
         if self.sequences < 1:
             raise InputError(
                 f"The {split} tokens ({shards.total(split)}) are fewer than one sequence of {sequence}.",
-                "Give more sources, or a shorter pretrain.schedule.sequence.",
+                f"Shorten pretrain.schedule.sequence, or raise {MORE[split]}, with more sources where they run out.",
             )
 
     def read(self, first: int, count: int, device: torch.device) -> Batch:

@@ -1,6 +1,9 @@
 """The stage corpus as a whole, on a small tree of repositories made for the purpose."""
 
 import json
+import tracemalloc
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from codeweft.base.errors import InputError
+from codeweft.base.errors import InputError, UserError
 from codeweft.base.records import Document, Dropped, schema
 from codeweft.base.runs import Run
 from codeweft.corpus import build
 from codeweft.corpus.config import CorpusConfig
+from codeweft.corpus.entries import Entry, Listing
 from codeweft.corpus.why import explain, sentence
 
 REPOSITORIES = 12
@@ -105,6 +109,78 @@ def test_the_split_is_by_repository(finished: Path):
     held = {repository for repository, split in splits if split == "held-out"}
     assert len(splits) == REPOSITORIES
     assert 1 <= len(held) < REPOSITORIES / 2
+
+
+def test_reading_begins_long_before_the_list_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A million files that are not there, listed one by one; reading is broken off at the third part."""
+    listed = 0
+
+    def entries() -> Iterator[Entry]:
+        nonlocal listed
+        for number in range(1_000_000):
+            listed += 1
+            yield Entry("code", "s", "r", f"{number}.py", 60, "file", str(tmp_path / f"{number}.py"))
+
+    seen: list[int] = []
+
+    def read(part: list[Entry], path: Path, _: CorpusConfig) -> int:
+        seen.append(listed)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return len(part)
+
+    monkeypatch.setattr(build, "list_sources", lambda *_: Listing(entries()))
+    monkeypatch.setattr(build, "read_part", read)
+    with pytest.raises(KeyboardInterrupt):
+        corpus(tmp_path, replace(config(tmp_path), code_megabytes=0.0, part_megabytes=4.0))
+    assert seen == [build.PART_FILES + 1, 2 * build.PART_FILES + 1, 3 * build.PART_FILES + 1]
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.5])
+def test_the_memory_that_listing_takes_does_not_grow_with_the_number_of_files(tmp_path: Path, limit: float):
+    stage = Run("corpus", tmp_path, 1, {})
+    settings = replace(config(tmp_path), code_megabytes=limit, part_megabytes=0.1)
+
+    def peak(files: int) -> int:
+        entries = (
+            Entry("code", "s", f"r{number % 50}", f"{number}.py", 1000, "file", f"/where/{number}.py")
+            for number in range(files)
+        )
+        tracemalloc.start()
+        parts = build._into_parts(build._under_limits(entries, settings, stage, {}), settings)
+        count = sum(map(len, parts))
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert count == (min(files, 500) if limit else files)
+        return highest
+
+    few, many = peak(800), peak(4_800)
+    assert many < few + 400_000  # held as a whole, 4,000 more entries would take some 2 MB
+
+
+def test_many_tiny_files_are_read_in_small_parts_and_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = tmp_path / "source"
+    for number in range(1200):
+        path = source / f"r{number % 7}" / f"{number}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"the_value_called_{number} = {number}\n" if number % 3 else "")
+    monkeypatch.setattr(build, "PART_FILES", 150)
+    settings = replace(config(source), part_megabytes=4.0, near_duplicates=False)
+    corpus(tmp_path / "run", settings)
+    assert len(list((tmp_path / "run" / "corpus" / "documents").iterdir())) == 8
+    found = {row["path"] for row in rows(tmp_path / "run", "documents")}
+    assert found == {f"{number}.py" for number in range(1200) if number % 3}
+    assert [row["reason"] for row in rows(tmp_path / "run", "dropped")] == ["empty"] * 400
+
+
+def test_a_reader_that_the_system_kills_is_told(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def killed(*_: object) -> None:
+        raise BrokenProcessPool
+
+    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.submit", killed)
+    with pytest.raises(UserError, match="most likely for want of memory") as caught:
+        corpus(tmp_path, config(tree), workers=2)
+    assert "--run.workers=1" in caught.value.next_step
 
 
 def everything(folder: Path) -> dict[str, bytes]:

@@ -98,12 +98,12 @@ def test_docstrings_come_in_the_order_of_the_file():
 
 
 def test_the_standard_library_and_installed_distributions_are_repositories():
-    listing = list_sources(CorpusConfig(math=()), 1)
-    code = [entry for entry in listing.entries if entry.kind == "code"]
+    entries = list(list_sources(CorpusConfig(math=()), 1).entries)
+    code = [entry for entry in entries if entry.kind == "code"]
     repositories = {entry.repository for entry in code}
     assert {"cpython/json", "cpython/argparse", "pyarrow", "pytest"} <= repositories
     assert "codeweft" not in repositories
     assert all(not entry.path.startswith("/") and entry.path.endswith(".py") for entry in code)
     assert len({entry.full_path for entry in code}) == len(code)
-    prose = {entry.repository for entry in listing.entries if entry.kind == "text"}
+    prose = {entry.repository for entry in entries if entry.kind == "text"}
     assert {"cpython/topics", "pyarrow"} <= prose

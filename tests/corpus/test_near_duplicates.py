@@ -47,6 +47,10 @@ def parts(folder: Path, texts: list[str], order: list[int], files: int) -> list[
     return paths
 
 
+def everything(texts: list[str]) -> list[str]:
+    return ["dropped", *(f"{at:04d}" for at in range(len(texts)))]
+
+
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     return planted(np.random.default_rng(7))
@@ -58,7 +62,7 @@ def test_recall_and_precision_against_the_exact_similarity_of_every_pair(texts: 
     Recall of pairs of at least 0.8 was 1.0 when this was written, precision against at least 0.6 was 1.0.
     """
     paths = parts(tmp_path, texts, list(range(len(texts))), 2)
-    ids, signatures_NP = signatures(paths, 128, 5, 1)
+    ids, signatures_NP = signatures(paths, everything(texts), 128, 5, 1)
     assert ids == [f"{at:04d}" for at in range(len(texts))]
     labels = clusters(signatures_NP, 0.7)
     exact = {pair: jaccard(texts[pair[0]], texts[pair[1]]) for pair in combinations(range(len(texts)), 2)}
@@ -82,7 +86,7 @@ def strongest_chain(exact: dict[tuple[int, int], float], pair: tuple[int, int], 
 
 
 def test_the_estimate_of_similarity_is_within_its_standard_error(texts: list[str], tmp_path: Path):
-    _, signatures_NP = signatures(parts(tmp_path, texts, list(range(len(texts))), 1), 256, 5, 1)
+    _, signatures_NP = signatures(parts(tmp_path, texts, list(range(len(texts))), 1), everything(texts), 256, 5, 1)
     pairs = [(at, at + 1) for at in range(0, 120, 4)] + [(at, at + 3) for at in range(0, 120, 4)]
     for first, second in pairs:
         exact = jaccard(texts[first], texts[second])
@@ -94,15 +98,19 @@ def test_neither_the_order_of_rows_nor_the_number_of_files_matters(texts: list[s
     shuffled = np.random.default_rng(3).permutation(len(texts)).tolist()
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    first = signatures(parts(tmp_path / "a", texts, list(range(len(texts))), 1), 64, 5, 1)
-    second = signatures(parts(tmp_path / "b", texts, shuffled, 3), 64, 5, 1)
+    first = signatures(parts(tmp_path / "a", texts, list(range(len(texts))), 1), everything(texts), 64, 5, 1)
+    second = signatures(parts(tmp_path / "b", texts, shuffled, 3), everything(texts), 64, 5, 1)
     assert first[0] == second[0]
     assert np.array_equal(first[1], second[1])
 
 
 def test_texts_shorter_than_a_shingle_are_left_out(tmp_path: Path):
-    found, _ = signatures(parts(tmp_path, ["a b c d", "a, b. c (d) e!", ""], [0, 1, 2], 1), 16, 5, 1)
-    assert found == ["0001"]
+    texts = ["a b c d", "a, b. c (d) e!", "", "a b c d e"]
+    paths = parts(tmp_path, texts, [0, 1, 2, 3], 1)
+    assert signatures(paths, everything(texts), 16, 5, 1)[0] == ["0001", "0003"]
+    wanted, signatures_NP = signatures(paths, ["0000", "0003"], 16, 5, 1)  # nor is what was not asked for
+    assert wanted == ["0003"]
+    assert np.array_equal(signatures_NP, signatures(paths, everything(texts), 16, 5, 1)[1][1:])
 
 
 def test_bands_are_those_of_the_published_optimum():

@@ -1,7 +1,10 @@
 """The filter rules at their edges, as DeepSeek-Coder-V2 §2 words them: exceeding and less than drop, equality keeps."""
 
+import time
+from html.parser import HTMLParser
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codeweft.corpus.config import CorpusConfig
@@ -68,7 +71,68 @@ def test_html_needs_a_fifth_and_100_characters_of_visible_text():
 def test_scripts_styles_comments_and_tags_are_not_visible():
     html = "<html><style>p{}</style><body class=x>Hé<script>if (a<b) {}</script> &lt;<!-- no --><b>!</b></body></html>"
     assert visible_characters(html) == len("Hé <!")
-    assert visible_characters("<![foo[x") == 0  # refused by the parser: nothing is visible
+    assert visible_characters("<![foo[x") == 0  # what the end of the file breaks off is not visible
+    assert visible_characters(
+        "a<br/><a title='>' b=\"'>\" c=don't>b</a >< c<1<script/>d<?x?><!---->e<!-->f<SCRIPT >g"
+    ) == len("ab< c<1def")
+
+
+class Visible(HTMLParser):
+    """The standard library's parser, adding up what is text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.hidden = False
+        self.characters = 0
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.hidden = tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.hidden = False
+
+    def handle_data(self, data: str) -> None:
+        self.characters += 0 if self.hidden else len(data)
+
+
+VALUES = st.text("ab1 >'&/=<\n", max_size=6)
+ATTRIBUTES = st.one_of(st.just(""), st.just(" checked"), VALUES.map(' x="{}"'.format), st.just(" y=1"))
+TEXTS = st.lists(
+    st.sampled_from(["word", " ", "é", "&amp;", "&#65;", "1 > 2", "\n", "&copy", "don't", '"']), max_size=5
+)
+LEAVES = st.one_of(
+    TEXTS.map("".join),
+    st.sampled_from(
+        ["<br>", "<hr/>", "<!-- <p> > -->", "<!DOCTYPE html>", "<?pi?>", "<script>if (a<b) x='</p>'</script>"]
+    ),
+    st.sampled_from(["<style>p > q {}</style>", "<STYLE a='1'>x</STYLE>"]),
+)
+DOCUMENTS = st.recursive(
+    LEAVES,
+    lambda inner: st.tuples(st.sampled_from(["p", "div", "H1", "a-b"]), ATTRIBUTES, st.lists(inner, max_size=4)).map(
+        lambda parts: f"<{parts[0]}{parts[1]}>{''.join(parts[2])}</{parts[0]}>"
+    ),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(DOCUMENTS)
+def test_visible_text_of_closed_markup_is_what_the_standard_library_finds(document: str):
+    assert visible_characters(document) == Visible(document).characters
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<a\n", "<a b='\n", '<a b="\n', "<a b= \n", "<!--\n", "<!\n", "<?\n", "</\n", "<script>\n", "<a " + "b " * 50],
+)
+def test_a_megabyte_of_unclosed_markup_is_read_in_a_moment(piece: str):
+    began = time.process_time()
+    visible_characters(piece * (1_000_000 // len(piece)))
+    visible_characters(piece * (1_000_000 // len(piece)) + ">")
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("language", ["JSON", "YAML"])

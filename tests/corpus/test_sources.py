@@ -1,8 +1,10 @@
 """Listing and reading sources: what counts as a repository, what is never followed, and ids that travel."""
 
+import inspect
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,8 @@ def code(*paths: Path) -> CorpusConfig:
 
 
 def listed(*paths: Path) -> Listing:
-    return list_sources(code(*paths), 1)
+    listing = list_sources(code(*paths), 1)
+    return Listing(list(listing.entries), listing.passed_over)
 
 
 def names(listing: Listing) -> list[str]:
@@ -67,6 +70,29 @@ def test_links_are_not_followed_and_pipes_not_opened(tmp_path: Path):
     assert names(listing) == ["project/a.py"]
     assert listing.passed_over == {"symbolic link": 3, "pipe, socket or device": 1, "hidden": 1}
     assert inputs(code(project))  # the digest opens no pipe either
+
+
+def test_a_tree_deeper_than_the_stack_is_walked(tmp_path: Path):
+    folder = tmp_path.joinpath(*["d"] * 400)
+    folder.mkdir(parents=True)
+    (folder / "deep.py").write_text("x = 1")
+    (tmp_path / "top.py").write_text("y = 2")
+    limit = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(len(inspect.stack()) + 150)
+        found = names(listed(tmp_path))
+    finally:
+        sys.setrecursionlimit(limit)
+    assert [name.rsplit("/", 1)[1] for name in found] == ["deep.py", "top.py"]
+
+
+def test_links_and_submodules_of_a_git_repository_are_counted(tmp_path: Path):
+    folder = write(tmp_path / "project", a_dot_py="x = 1")
+    (folder / "link.py").symlink_to("a.py")
+    git(folder)
+    listing = listed(folder)
+    assert names(listing) == ["project/a.py"]
+    assert listing.passed_over == {"symbolic link": 1}
 
 
 def git(folder: Path) -> str:
@@ -171,7 +197,7 @@ def test_a_source_that_cannot_be_used_is_one_clear_error(tmp_path: Path, prepare
         source.write_text('{"text": "a"}\n{"txt": "b"}\n')
     spelling = "builtin:pyton" if prepare == "builtin" else str(source)
     with pytest.raises(InputError) as caught:
-        list_sources(CorpusConfig(code=(spelling,), math=(), text=()), 1)
+        list(list_sources(CorpusConfig(code=(spelling,), math=(), text=()), 1).entries)
     assert caught.value.next_step
     assert spelling in str(caught.value)
     if prepare == "builtin":

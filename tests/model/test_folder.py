@@ -160,6 +160,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "wrong shape": with_weights(lambda tensors: tensors.update({NAME: tensors[NAME].T.contiguous()})),
     "wrong type": with_weights(lambda tensors: tensors.update({NAME: tensors[NAME].to(torch.int8)})),
     "not finite": with_weights(lambda tensors: tensors[NAME][0, 0].fill_(torch.nan)),
+    "infinite": with_weights(lambda tensors: tensors[NAME][0, 0].fill_(-torch.inf)),
     "index leads outside": with_bytes(INDEX, index("../x.safetensors")),
     "index names a missing file": with_bytes(INDEX, index("x.safetensors")),
     "index damaged": with_bytes(INDEX, lambda _: b"[]"),
@@ -179,7 +180,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
         ("tensor unexpected", r"unexpected tensor extra\.weight"),
         ("wrong shape", r"experts\.2\.up_proj\.weight has shape \[32, 24\], not \[24, 32\]"),
         ("wrong type", "int8"),
-        ("not finite", "not finite"),
+        ("not finite", r"experts\.2\.up_proj\.weight holds values that are not finite"),
+        ("infinite", r"experts\.2\.up_proj\.weight holds values that are not finite"),
         ("index leads outside", "not a file name"),
         ("index names a missing file", r"x\.safetensors is missing"),
         ("index damaged", r"index\.json is damaged"),
@@ -190,6 +192,20 @@ def test_a_damaged_folder_is_told_by_name_with_a_next_step(what: str, words: str
     with pytest.raises(ModelError, match=words) as caught:
         load_folder(saved)
     assert caught.value.next_step
+
+
+def test_a_weight_that_the_type_cannot_hold_is_told(saved: Path):
+    with_weights(lambda tensors: tensors[NAME][0, 0].fill_(1e30))(saved)
+    load_folder(saved, dtype=torch.float32)
+    with pytest.raises(ModelError, match=r"up_proj\.weight holds values that are not finite in torch\.float16"):
+        load_folder(saved, dtype=torch.float16)
+
+
+def test_a_size_that_no_memory_holds_is_told(saved: Path):
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(config | {"vocab_size": 10**13}))
+    with pytest.raises(ModelError, match=r"a model of [\d,]+ parameters cannot be made"):
+        load_folder(saved)
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path):

@@ -166,13 +166,21 @@ def test_a_tokenizer_without_infilling_tokens_says_so(trained: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"model": {"type": "BPE"}, "decoder": {"type": "ByteLevel"}}', "\xff"]
+    "content", ["", "{", "[]", '{"model": {"type": "BPE"}, "decoder": {"type": "ByteLevel"}}', '{"model": 1}', "\xff"]
 )
 def test_a_damaged_file_is_a_model_error(trained: Path, tmp_path: Path, content: str):
     shutil.copy(trained / FILES[1], tmp_path)
     (tmp_path / FILES[0]).write_bytes(content.encode("latin-1"))
     with pytest.raises(ModelError, match="damaged"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("value", [5, {"text": "x"}, "\ud800", ["<s>"]])
+def test_a_begin_token_that_is_no_text_is_a_model_error(trained: Path, tmp_path: Path, value: Any):
+    shutil.copy(trained / FILES[0], tmp_path)
+    (tmp_path / FILES[1]).write_text(json.dumps({"bos_token": value}))
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json: bos_token is no text"):
+        _ = load_tokenizer(tmp_path).begin
 
 
 def test_a_tokenizer_of_another_kind_is_refused(trained: Path, tmp_path: Path):

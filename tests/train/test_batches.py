@@ -58,6 +58,14 @@ def test_a_stream_shorter_than_a_sequence_is_refused():
         batches(np.arange(10), 10)
 
 
+def test_a_sequence_longer_than_every_document_holds_several_of_them():
+    tokens = np.array([0, 5, 6] * 40)
+    batch = batches(tokens, 50, isolated=True).read(0, 2, CPU)
+    assert batch.tokens_BT.flatten().tolist() == tokens[:100].tolist()
+    assert batch.documents_BT is not None
+    assert batch.documents_BT.max(1).values.tolist() == [17, 17]
+
+
 def test_a_plan_reads_exactly_the_first_sequences_of_the_stream_in_another_order():
     stream = batches(np.arange(1001), 10, order=Order(planned=40, seed=3))
     first = [int(stream.read(position, 1, CPU).tokens_BT[0, 0]) // 10 for position in range(40)]
