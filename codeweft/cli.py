@@ -5,7 +5,10 @@ In:  words.  Out: work done and exit code 0; 1 for a person's mistake told in a 
 """
 
 import argparse
+import errno
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +17,8 @@ from typing import Any, NoReturn
 
 from codeweft.base import config as settings
 from codeweft.base.errors import CodeweftError, InputError, UsageError
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,20 @@ def main(words: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        print(f"codeweft: {error.strerror}: {error.filename or ''}. Mend that and run again.", file=sys.stderr)
+        print(f"codeweft: {system_error(error)}", file=sys.stderr)
         return 1
+
+
+def system_error(error: OSError) -> str:
+    """What the system refused, of which file, and what to do; a full disk is told with the room that is left."""
+    if error.errno not in DISK_ERRORS or not error.filename:
+        return f"{error.strerror}: {error.filename or ''}. Mend that and run again."
+    folder = next(path for path in Path(error.filename).absolute().parents if path.is_dir())
+    free = shutil.disk_usage(folder).free / 1e6
+    return (
+        f"{error.filename} could not be written: {error.strerror} ({free:,.1f} MB are free there). "
+        "Make room; the same command goes on from the last finished part."
+    )
 
 
 def missing_extra(module: str) -> str:
@@ -180,7 +197,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     layers = settings.read_recipe(str(earlier / RECIPE) if again else arguments.recipe)
     layers.append(settings.parse_overrides(rest, stages.SECTIONS))
     if arguments.source:
-        sources = [str(Path(source).resolve()) for source in arguments.source]
+        sources = [os.path.realpath(source) for source in arguments.source]  # Path.resolve dies of a loop of links
         missing = [source for source in sources if not Path(source).exists()]
         if missing:
             raise InputError(f"--source: there is no {missing[0]}.", "Give a folder or a git repository.")

@@ -1,93 +1,271 @@
-"""A run that is killed and started again ends with the bytes of one that was left alone."""
+"""Work that is killed, interrupted or out of room, and started again, ends with the bytes of work left alone."""
 
+import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from codeweft.base.artifacts import read_manifest
+from codeweft.base.artifacts import read_json, read_manifest
+from codeweft.stages import BY_NAME
+from codeweft.train.checkpoint import Checkpoints
 
 MINIATURE = Path(__file__).parent / "miniature.toml"
-COMPARED = ("corpus", "tokenizer", "tokens", "pretrain")
+LIBRARY = Path(sysconfig.get_paths()["stdlib"])
+# several parts, pieces, checkpoints and portions, so that there is something to take up
+SETTINGS = (
+    "--corpus.part_megabytes=0.3", "--corpus.text_megabytes=0.3", "--measure.batch=2", "--evaluate.batch=2",
+    "--measure.infilling_samples=40", "--evaluate.infilling_samples=44",
+)  # fmt: skip
+EVERY = 10  # pretrain.checkpoint_every in miniature.toml
+# what a stage leaves when its first part, or checkpoint, is finished
+FIRST_PART = {
+    "corpus": "corpus/staging/part-*.parquet",
+    "tokenizer": "tokenizer/started.json",
+    "tokens": "tokens/staging/piece-*.json",
+    "pretrain": "pretrain/checkpoints/step-*",
+    "evaluate": "measured/pretrain-*/infilling-*.json",
+    "report": "report/started.json",
+}
+BESIDE_OUTPUTS = {"manifest.json", "started.json", "metrics.jsonl", "checkpoints", "tensorboard"}
 
 
-def start(source: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "codeweft", "run", str(MINIATURE), "--source", str(source), "--out", str(out)]
-    return subprocess.Popen(
-        [*command, "--to", "pretrain", "--run.workers=1"], stderr=subprocess.DEVNULL, start_new_session=True
-    )
+def command(source: Path, out: Path, *words: str) -> list[str]:
+    recipe = [str(MINIATURE), "--source", str(source), "--out", str(out)]
+    return [sys.executable, "-m", "codeweft", "run", *recipe, *SETTINGS, *words]
+
+
+def start(words: list[str], before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+    """A run in a session of its own, which holds the run, its stage and their workers, nothing else."""
+    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=before)
+
+
+def wait_for(process: subprocess.Popen[str], found: Callable[[], object]) -> None:
+    """Wait until something is there; the process must still be running then."""
+    until = time.monotonic() + 120
+    while not found():
+        assert time.monotonic() < until, "it never came"
+        assert process.poll() is None, process.communicate()[1][-2000:]
+        time.sleep(0.002)
+
+
+def end(process: subprocess.Popen[str], number: int) -> str:
+    """Send a signal to all of a run; returns what it said."""
+    os.killpg(process.pid, number)
+    return process.communicate(timeout=60)[1]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run in one process, left alone; its source beside it."""
+    folder = tmp_path_factory.mktemp("whole")
+    for package in ("json", "email", "http", "logging", "unittest", "xml", "concurrent", "importlib"):
+        shutil.copytree(LIBRARY / package, folder / "code" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    finished = start(command(folder / "code", folder / "run", "--run.workers=1"))
+    assert finished.wait(timeout=300) == 0, finished.communicate()[1][-2000:]
+    return folder / "run"
+
+
+def up_to(whole: Path, stage: str, folder: Path) -> Path:
+    """A copy of the run in which `stage` and what follows has not run."""
+    names = list(BY_NAME)
+    later = [*names[names.index(stage) :], "report.html", ".lock"]
+    shutil.copytree(whole, folder, ignore=lambda at, found: later if Path(at) == whole else [])
+    if names.index(stage) <= names.index("pretrain"):
+        shutil.rmtree(folder / "measured")
+    else:  # its own figures are measured again
+        for path in (folder / "measured").iterdir():
+            if read_json(path)["key"]["settings"]["infilling_samples"] == 44:
+                path.unlink()
+    return folder
+
+
+def same_as(whole: Path, cut: Path, stage: str) -> None:
+    """The stage's outputs have the same bytes, and nothing is left of the cuts."""
+    before, after = read_manifest(whole / stage), read_manifest(cut / stage)
+    assert before is not None
+    assert after is not None
+    assert after.outputs == before.outputs
+    measured = {name for name in before.headline if not name.endswith("per_second")}
+    assert {name: after.headline[name] for name in measured} == {name: before.headline[name] for name in measured}
+    allowed = BESIDE_OUTPUTS | {name.split("/")[0] for name in after.outputs}
+    assert {path.name for path in (cut / stage).iterdir()} <= allowed
+    assert not [path for path in cut.rglob("*") if ".partial" in path.name or path.name == "account.json"]
+    assert all(path.suffix == ".json" for path in cut.glob("measured/*"))
 
 
 @pytest.mark.slow
-def test_killing_the_whole_run_at_random_moments_changes_no_byte(tmp_path: Path):
-    library = Path(sysconfig.get_paths()["stdlib"])
-    for package in ("json", "email", "http", "logging", "unittest", "xml", "concurrent", "importlib"):
-        shutil.copytree(library / package, tmp_path / "code" / package, ignore=shutil.ignore_patterns("__pycache__"))
-    assert start(tmp_path / "code", tmp_path / "whole").wait(timeout=300) == 0
-    chance = random.Random(4)
-    killed = 0
-    for _ in range(30):
-        process = start(tmp_path / "code", tmp_path / "cut")
+@pytest.mark.parametrize("stage", list(BY_NAME))
+def test_killing_a_stage_at_random_moments_changes_no_byte(whole: Path, tmp_path: Path, stage: str):
+    cut = up_to(whole, stage, tmp_path / "run")
+    workers = 1 if stage == "report" else 2  # the report shows the recipe; no other stage may tell the difference
+    words = command(whole.parent / "code", cut, "--from", stage, "--to", stage, f"--run.workers={workers}")
+    first = start(words)
+    wait_for(first, lambda: list(cut.glob(FIRST_PART[stage])))
+    end(first, signal.SIGKILL)
+    chance = random.Random(stage)
+    used = 0.0
+    for attempt in range(20):
+        assert not (cut / stage / "manifest.json").exists()
+        if (cut / stage / "account.json").exists():
+            assert read_json(cut / stage / "account.json")["seconds"] >= used
+            used = read_json(cut / stage / "account.json")["seconds"]
+        process = start(words)
         try:
-            code = process.wait(timeout=chance.uniform(1.0, 9.0))
+            # longer and longer, so that it ends
+            _, shown = process.communicate(timeout=chance.uniform(1.0, 4.0) if attempt < 3 else 300)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # the session holds the run and its stage, nothing else
-            process.wait()
-            killed += 1
+            end(process, signal.SIGKILL)
             continue
-        assert code == 0
+        assert process.returncode == 0, shown
         break
-    assert killed >= 2
-    for stage in COMPARED:
-        whole, cut = (read_manifest(tmp_path / run / stage) for run in ("whole", "cut"))
-        assert whole is not None
-        assert cut is not None
-        assert whole.outputs == cut.outputs, stage
+    same_as(whole, cut, stage)
+    assert read_manifest(cut / stage).seconds > used
+
+
+def rows(run_folder: Path) -> list[dict[str, float]]:
+    path = run_folder / "pretrain" / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def newest(run_folder: Path) -> int:
+    found = Checkpoints(run_folder / "pretrain", keep=2).all()
+    return int(found[-1].name.removeprefix("step-")) if found else 0
+
+
+@pytest.mark.slow
+def test_training_that_is_killed_repeats_less_than_an_interval_and_no_step_is_told_twice(whole: Path, tmp_path: Path):
+    cut = up_to(whole, "pretrain", tmp_path / "run")
+    words = command(whole.parent / "code", cut, "--from", "pretrain", "--to", "pretrain")
+    for checkpoint in (0, EVERY, 2 * EVERY):
+        process = start(words)
+        wait_for(process, lambda wanted=checkpoint: len(rows(cut)) >= wanted + 3 and newest(cut) == wanted)
+        end(process, signal.SIGKILL)
+        assert newest(cut) == checkpoint
+        assert 3 <= len(rows(cut)) - checkpoint < EVERY
+    # killed once more in the measuring that follows: no step is taken again
+    process = start(words)
+    wait_for(process, lambda: list(cut.glob("measured/pretrain-*/infilling-*.json")))
+    end(process, signal.SIGKILL)
+    told = rows(cut)
+    portions = {path: path.stat().st_mtime_ns for path in cut.glob("measured/pretrain-*/*.json")}
+    process = start(words)
+    wait_for(process, lambda: len(list(cut.glob("measured/pretrain-*/infilling-*.json"))) > 1)
+    assert {path: path.stat().st_mtime_ns for path in portions} == portions
+    _, shown = process.communicate(timeout=300)
+    assert process.returncode == 0, shown
+    assert "going on from what is measured already" in shown
+    assert rows(cut) == told
+    assert [row["step"] for row in told] == [row["step"] for row in rows(whole)] == list(range(1, len(told) + 1))
+    assert [row["loss"] for row in told] == [row["loss"] for row in rows(whole)]
+    same_as(whole, cut, "pretrain")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", list(BY_NAME))
+def test_ctrl_c_ends_each_stage_cleanly(whole: Path, tmp_path: Path, stage: str):
+    cut = up_to(whole, stage, tmp_path / "run")
+    words = command(whole.parent / "code", cut, "--from", stage, "--to", stage, "--run.workers=2")
+    process = start(words)
+    wait_for(process, lambda: list(cut.glob(FIRST_PART[stage])))
+    began = time.monotonic()
+    shown = end(process, signal.SIGINT)  # what the terminal does: the run, its stage and their workers alike
+    assert process.returncode == 130, shown
+    assert time.monotonic() - began < 20
+    assert "the same command goes on from here" in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.slow
+def test_a_second_process_is_told_who_works_there_and_the_first_goes_on(whole: Path, tmp_path: Path):
+    cut = up_to(whole, "pretrain", tmp_path / "run")
+    first = start(command(whole.parent / "code", cut, "--from", "pretrain", "--to", "pretrain"))
+    wait_for(first, lambda: newest(cut))
+    for words in (["run", str(cut)], ["tokens", "--run", str(cut)]):
+        second = subprocess.run([sys.executable, "-m", "codeweft", *words], capture_output=True, text=True, check=False)
+        assert second.returncode == 1
+        assert f"{cut} is in use by process {first.pid} on " in second.stderr
+        assert f"codeweft run {MINIATURE}" in second.stderr
+        assert "(stage pretrain)" in second.stderr
+    assert first.wait(timeout=300) == 0
+    same_as(whole, cut, "pretrain")
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_and_costs_nothing_but_the_last_interval(whole: Path, tmp_path: Path):
+    cut = up_to(whole, "pretrain", tmp_path / "run")
+    words = command(whole.parent / "code", cut, "--from", "pretrain", "--to", "pretrain")
+    process = start(words)
+    wait_for(process, lambda: newest(cut) == EVERY)
+    end(process, signal.SIGKILL)
+    # no file may grow beyond this: the next checkpoint fails in the middle, as on a full disk
+    room = (cut / "pretrain" / "checkpoints" / "step-00000010" / "state.safetensors").stat().st_size // 2
+    process = start(words, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)))
+    _, shown = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "Traceback" not in shown
+    told = shown.splitlines()[-1]
+    assert f"{cut}/pretrain/checkpoints/step-00000020" in told
+    assert "could not be written: File too large" in told
+    assert "MB are free there" in told
+    assert "the same command goes on" in told
+    tensors, facts = Checkpoints(cut / "pretrain", keep=2).newest()
+    assert facts["step"] == EVERY
+    assert tensors
+    process = start(words)
+    _, shown = process.communicate(timeout=300)
+    assert process.returncode == 0, shown
+    assert "going on from step 10" in shown
+    same_as(whole, cut, "pretrain")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["corpus", "tokens"])
+def test_a_disk_that_is_full_in_a_worker_process_is_told_too(whole: Path, tmp_path: Path, stage: str):
+    cut = up_to(whole, stage, tmp_path / "run")
+    words = command(whole.parent / "code", cut, "--from", stage, "--to", stage, "--run.workers=2")
+    process = start(words, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)))
+    _, shown = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "Traceback" not in shown
+    assert f"{cut}/{stage}/" in shown
+    assert "could not be written: File too large" in shown
+    process = start(words)
+    _, shown = process.communicate(timeout=300)
+    assert process.returncode == 0, shown
+    same_as(whole, cut, stage)
 
 
 def test_an_interrupted_run_ends_cleanly_and_goes_on(tmp_path: Path):
-    (tmp_path / "code").mkdir()
-    library = Path(sysconfig.get_paths()["stdlib"])
-    shutil.copytree(library / "email", tmp_path / "code" / "email")
-    command = [sys.executable, "-m", "codeweft", "run", str(MINIATURE), "--source", str(tmp_path / "code")]
-    command += ["--out", str(tmp_path / "run"), "--to", "corpus"]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    for _ in range(500):
-        if (tmp_path / "run" / "corpus" / "started.json").exists():
-            break
-        time.sleep(0.01)
-    os.killpg(run.pid, signal.SIGINT)  # what Ctrl-C does: the run and its stage alike
-    _, shown = run.communicate(timeout=60)
+    shutil.copytree(LIBRARY / "email", tmp_path / "code" / "email")
+    words = [*command(tmp_path / "code", tmp_path / "run", "--to", "corpus")]
+    run = start(words)
+    wait_for(run, (tmp_path / "run" / "corpus" / "started.json").exists)
+    shown = end(run, signal.SIGINT)  # what Ctrl-C does: the run and its stage alike
     assert run.returncode == 130, shown
     assert "the same command goes on from here" in shown
     assert "Traceback" not in shown
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    finished = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
     assert finished.returncode == 0, finished.stderr
     assert "corpus was cut off; going on from there" in finished.stderr
 
 
 def test_a_stage_that_the_system_kills_is_told(tmp_path: Path):
-    (tmp_path / "code" / "a").mkdir(parents=True)
-    library = Path(sysconfig.get_paths()["stdlib"])
-    shutil.copytree(library / "email", tmp_path / "code" / "a" / "email")
-    command = [sys.executable, "-m", "codeweft", "run", str(MINIATURE), "--source", str(tmp_path / "code")]
-    run = subprocess.Popen([*command, "--out", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True)
-    child = None
-    for _ in range(200):
-        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-        if children:
-            child = int(children[0])
-            break
-        time.sleep(0.02)
-    assert child is not None
-    os.kill(child, signal.SIGKILL)
+    shutil.copytree(LIBRARY / "email", tmp_path / "code" / "a" / "email")
+    run = start(command(tmp_path / "code", tmp_path / "run", "--to", "corpus"))
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    wait_for(run, children.read_text)
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
     _, shown = run.communicate(timeout=60)
     assert run.returncode == 1
     assert "The stage corpus was killed" in shown

@@ -8,7 +8,9 @@ A digest is "blake2b:" and 32 hexadecimal digits of BLAKE2b-128 over the file's 
 import hashlib
 import json
 import os
-from collections.abc import Generator, Mapping
+import re
+import shutil
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +20,7 @@ from codeweft.base.errors import InputError
 
 MANIFEST = "manifest.json"  # written last: its presence means that a stage is finished
 RECIPE = "recipe.toml"  # the resolved recipe of a run folder
+PARTIAL = re.compile(r"\..+\.partial-\d+")  # a file or folder that is being written, or that a killed process left
 
 
 class DigestingFile:
@@ -67,12 +70,11 @@ class DigestingFile:
 
 @contextmanager
 def atomic(path: Path) -> Generator[DigestingFile, None, None]:
-    """Write beside `path`, sync, then rename over it; an error leaves the old file as it was."""
+    """Write beside `path`, sync, then rename over it; an error leaves the old file as it was and names `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # the leading dot keeps readers of whole folders from taking an unfinished file for a finished one
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = _partial(path)
     try:
-        with partial.open("wb") as file:
+        with naming(path), partial.open("wb") as file:
             digesting = DigestingFile(cast(BinaryIO, file))
             yield digesting
             file.flush()
@@ -80,6 +82,54 @@ def atomic(path: Path) -> Generator[DigestingFile, None, None]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Generator[Path, None, None]:
+    """A folder to write into that takes the name `path` when the block ends; an error leaves no folder.
+
+    What is written must be synced by the writer. The folder `path` must not be there yet.
+    """
+    partial = _partial(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        with naming(path):
+            yield partial
+            partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def discard_folder(path: Path) -> None:
+    """Remove a folder, if it is there, so that it is never seen in half."""
+    if path.exists():
+        leaving = _partial(path.with_name(f"{path.name}.leaving"))
+        path.rename(leaving)
+        shutil.rmtree(leaving)
+
+
+@contextmanager
+def naming(path: Path) -> Generator[None, None, None]:
+    """Let the system's errors in the block name `path` where they name no file, as those of writing do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def _partial(path: Path) -> Path:
+    # the leading dot keeps readers of whole folders from taking an unfinished file for a finished one
+    return path.with_name(f".{path.name}.partial-{os.getpid()}")
+
+
+def remove_partials(found: Iterable[Path]) -> None:
+    """Remove those paths that a killed writer left unfinished; the caller knows that nobody is writing."""
+    for path in list(found):
+        if PARTIAL.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def digest_bytes(data: bytes) -> str:

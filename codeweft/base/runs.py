@@ -13,11 +13,15 @@ import os
 import platform
 import re
 import resource
+import shlex
 import shutil
 import socket
+import sys
+import textwrap
+import threading
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -31,14 +35,21 @@ from codeweft.base.artifacts import (
     atomic,
     differences,
     digest_file,
+    naming,
     read_json,
     read_manifest,
+    remove_partials,
     write_json,
 )
 from codeweft.base.errors import BusyError, InputError
 from codeweft.base.progress import say
 
 STARTED = "started.json"
+STAGING = "staging"  # finished parts of unfinished work, in a stage's folder
+ACCOUNT = "account.json"  # what the processes of an unfinished stage have used so far
+EVENTS = "tensorboard"
+FIGURES = ("seconds", "cpu_seconds", "peak_rss_bytes")
+ACCOUNT_SECONDS = 2.0  # between two entries of the account: the most that a killed process leaves uncounted
 
 
 class Metrics:
@@ -51,7 +62,7 @@ class Metrics:
 
     def log(self, step: int, **values: float) -> None:
         """One row: the step, the time, and numbers by name."""
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
         self._event(step, values)
 
@@ -66,27 +77,38 @@ class Metrics:
 
     def _event(self, step: int, values: Mapping[str, float]) -> None:
         if self.events is None:
-            self.events = _event_writer(self.folder / "tensorboard")
+            self.events = _event_writer(self.folder / EVENTS)
         if self.events is not False:
             from tensorboard.compat.proto.event_pb2 import Event  # ty: ignore[missing-module-member]
             from tensorboard.compat.proto.summary_pb2 import Summary  # ty: ignore[missing-module-member]
 
             rows = [Summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()]
-            self.events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=rows)))
+            event = Event(wall_time=time.time(), step=step, summary=Summary(value=rows))
+            with naming(self.folder / EVENTS):
+                self.events.write(event.SerializeToString())
+                self.events.flush()
 
     def close(self) -> None:
-        """Flush the event file."""
+        """Close the event file."""
         if self.events:
             self.events.close()
 
 
 def _event_writer(folder: Path) -> Any:
     try:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.compat.proto.event_pb2 import Event  # ty: ignore[missing-module-member]
+        from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError:
         say("tensorboard is not installed: metrics go to metrics.jsonl alone (pip install 'codeweft[track]').")
         return False
-    return EventFileWriter(str(folder))
+    folder.mkdir(exist_ok=True)
+    # written here and not by the library's own thread, whose errors, such as a full disk, would be a traceback
+    path = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+    with naming(path):
+        writer = RecordWriter(path.open("wb"))
+        writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+        writer.flush()
+    return writer
 
 
 @dataclass
@@ -108,6 +130,11 @@ class Run:
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.folder)
+
+    @property
+    def staging(self) -> Path:
+        """Where finished parts wait until the stage is finished; `settle` removes it."""
+        return self.folder / STAGING
 
     def read(self, stage: str) -> Path:
         """The folder of an upstream stage."""
@@ -141,7 +168,8 @@ class Run:
 def held(folder: Path) -> Generator[int, None, None]:
     """Hold the run folder against a second process; BusyError names the owner.
 
-    Yields the lock's descriptor: a child that inherits it keeps the folder held even when its parent dies.
+    Yields the lock's descriptor: a child that inherits it keeps the folder held even when its parent dies. What a
+    killed process left half-written beside the stages' folders is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+", encoding="utf-8") as lock:
@@ -151,10 +179,18 @@ def held(folder: Path) -> Generator[int, None, None]:
             lock.seek(0)
             owner = lock.read().strip() or "another process"
             raise BusyError(f"{folder} is in use by {owner}.", "Wait for it, or choose another --out.") from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+        name_owner(lock.fileno())
+        remove_partials(path for path in folder.iterdir() if path.is_file())
         yield lock.fileno()
+
+
+def name_owner(lock: int, stage: str = "", process: int = 0) -> None:
+    """Write into the lock who holds it: this process, its command, and the process of the stage that it runs."""
+    command = shlex.join(["codeweft", *sys.argv[1:]])
+    owner = f"process {os.getpid()} on {socket.gethostname()} ({textwrap.shorten(command, 200)})"
+    owner += f" with process {process} (stage {stage})" if stage else ""
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, owner.encode(), 0)
 
 
 def upstream(run_folder: Path, stages: tuple[str, ...], reader: str) -> dict[str, Manifest]:
@@ -213,6 +249,7 @@ def prepare(
         changes = differences(started, fingerprint)
         if not changes:
             say(f"{stage} was cut off; going on from there (start over: --restart).")
+            remove_partials(folder.rglob(".*"))
             return False, True
         say(f"{stage}: an unfinished try is discarded, because {_reasons(changes)}.")
     if done is not None:
@@ -228,8 +265,10 @@ def prepare(
 
 
 def settle(folder: Path) -> None:
-    """Remove what was kept aside, once the stage is finished."""
-    shutil.rmtree(_aside(folder), ignore_errors=True)
+    """Remove what was kept until the stage is finished: its predecessor, its finished parts, its account."""
+    for leftover in (_aside(folder), folder / STAGING):
+        shutil.rmtree(leftover, ignore_errors=True)
+    (folder / ACCOUNT).unlink(missing_ok=True)
 
 
 def _aside(folder: Path) -> Path:
@@ -246,29 +285,70 @@ def _reasons(changes: list[str]) -> str:
     return "; ".join(named[:3]) + (f"; and {len(named) - 3} more" if len(named) > 3 else "")
 
 
-@dataclass
 class Meter:
-    """Seconds, CPU seconds (children included) and peak memory of this process since it was made.
+    """Seconds, CPU seconds (children included) and peak memory of a stage, over all processes that worked on it.
 
-    A stage that was cut off and went on counts its last process only.
+    In its block, what was used is written to the stage's folder every few seconds, for a process that goes on after
+    this one is killed. A new meter of a folder begins with what stands there, in the account or in the manifest.
     """
 
-    started: float = field(default_factory=time.monotonic)
-    cpu: float = field(default_factory=lambda: _cpu_seconds())
+    def __init__(self, folder: Path) -> None:
+        self.account = folder / ACCOUNT
+        self.started, self.cpu = time.monotonic(), sum(usage[0] for usage in _own_usage())
+        before: Any = read_json(self.account) if self.account.exists() else read_manifest(folder)
+        if isinstance(before, Manifest):
+            before = {name: getattr(before, name) for name in FIGURES}
+        self.before: dict[str, Any] = before or dict.fromkeys(FIGURES, 0)
+        self.ended = threading.Event()
+        self.clerk = threading.Thread(target=self._keep, daemon=True)
 
     def read(self) -> dict[str, float | int]:
         """The manifest's three figures; the peak is that of the largest single process in bytes."""
-        peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        usages = [*_own_usage(), *_usage_of_children()]
         return {
-            "seconds": round(time.monotonic() - self.started, 3),
-            "cpu_seconds": round(_cpu_seconds() - self.cpu, 3),
-            "peak_rss_bytes": peak * 1024,
+            "seconds": round(self.before["seconds"] + time.monotonic() - self.started, 3),
+            "cpu_seconds": round(self.before["cpu_seconds"] + sum(usage[0] for usage in usages) - self.cpu, 3),
+            "peak_rss_bytes": max(self.before["peak_rss_bytes"], *(usage[1] for usage in usages)),
         }
 
+    def __enter__(self) -> "Meter":
+        """Begin to keep the account."""
+        self.clerk.start()
+        return self
 
-def _cpu_seconds() -> float:
+    def __exit__(self, *_: object) -> None:
+        """Stop keeping it, with a last entry."""
+        self.ended.set()
+        self.clerk.join()
+
+    def _keep(self) -> None:
+        while True:
+            ended = self.ended.wait(ACCOUNT_SECONDS)
+            # on a full disk the stage itself meets the error and tells it; the last entry stays
+            with suppress(OSError):
+                write_json(self.account, self.read())
+            if ended:
+                return
+
+
+def _own_usage() -> list[tuple[float, int]]:
+    """CPU seconds and peak bytes of this process, and of the children that have ended."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    return [(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024) for usage in usages]
+
+
+def _usage_of_children() -> list[tuple[float, int]]:
+    """The same of each child that is running, where the system tells (Linux)."""
+    usages = []
+    for task in Path("/proc/self/task").glob("*/children"):
+        # a thread or a child may end while one looks
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for child in task.read_text().split():
+                fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+                peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{child}/status").read_text())
+                ticks = int(fields[11]) + int(fields[12])
+                usages.append((ticks / os.sysconf("SC_CLK_TCK"), int(peak[1]) * 1024 if peak else 0))
+    return usages
 
 
 def machine() -> dict[str, Any]:

@@ -20,6 +20,7 @@ class MeasureConfig:
     ngram_tokens: int = 50_000_000  # most training tokens the baseline counts (about 40 bytes of memory each)
     infilling_samples: int = 200  # single-line holes to fill
     infilling_per_file: int = 4  # most holes in one file
+    infilling_context: Literal["both", "before"] = "both"  # before: no infilling format, the text before the hole alone
     infilling_tokens: int = 64  # most tokens generated for a line
     window: int = 0  # tokens of context (0: the sequence length of the training stage)
     batch: int = 16  # windows scored, or lines generated, at once

@@ -17,11 +17,11 @@ import pyarrow.dataset as ds
 
 from codeweft.base.artifacts import digest_of
 from codeweft.base.errors import InputError
-from codeweft.base.progress import Bar, bar
+from codeweft.base.progress import Bar
 from codeweft.base.seeds import generator
 from codeweft.engine.request import Completion, Request
 from codeweft.evaluate.baselines import copied_line, occurs_elsewhere, solid
-from codeweft.tokenizer.fim import fitting_prompt
+from codeweft.tokenizer.fim import fitting_prompt, plain_prompt
 from codeweft.tokenizer.load import Tokenizer
 
 MINIMUM = 8  # characters of a hole that are not white space
@@ -102,18 +102,21 @@ def draw_holes(documents: pa.Table, wanted: int, per_file: int, seed: int) -> li
     return holes
 
 
-def prompt(hole: Hole, tokenizer: Tokenizer, window: int, room: int) -> tuple[int, ...]:
-    """The infilling prompt, with the text nearest to the hole when all of it does not fit beside `room` tokens."""
+def prompt(hole: Hole, tokenizer: Tokenizer, window: int, room: int, context: str = "both") -> tuple[int, ...]:
+    """The infilling prompt, with the text nearest to the hole when all of it does not fit beside `room` tokens.
+
+    With the context `before` it is the text before the hole alone, as a model without infilling would get it.
+    """
+    if context == "before":
+        return plain_prompt(tokenizer, hole.before, window - room)
     return fitting_prompt(tokenizer, hole.before, hole.after, window - room)
 
 
 def fill(
-    holes: Sequence[Hole], engine: Generator, tokenizer: Tokenizer, window: int, room: int
+    holes: Sequence[Hole], prompts: Sequence[tuple[int, ...]], engine: Generator, room: int, progress: Bar | None = None
 ) -> Iterator[dict[str, Any]]:
     """Ask for every hole, greedily, and yield what came: prompt digest, text, tokens, logprob, finish, exact_match."""
-    prompts = [prompt(hole, tokenizer, window, room) for hole in holes]
-    with bar("infilling", len(holes), "lines") as shown:
-        completions = engine.generate([Request(ids, max_tokens=room, stop_line=True) for ids in prompts], shown)
+    completions = engine.generate([Request(ids, max_tokens=room, stop_line=True) for ids in prompts], progress)
     for hole, ids, completion in zip(holes, prompts, completions, strict=True):
         line = generated_line(completion.text)
         yield {

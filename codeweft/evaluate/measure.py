@@ -3,26 +3,36 @@
 In:  runs/NAME/{corpus,tokenizer,tokens,STAGE}.  Out: tasks and samples, kept in runs/NAME/measured/; headline figures.
 
 Unusual: the result is found again by the digests of the model's files and of the inputs, the settings, the seed and
-the version here, so a training stage's closing look and the stage evaluate never measure the same thing twice.
+the version here, so a training stage's closing look and the stage evaluate never measure the same thing twice. Parts
+of it are kept as they come, in a folder of the result's name, until the result is there.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from codeweft.base.artifacts import digest_file, digest_of, read_json, read_manifest, write_json
+from codeweft.base.artifacts import (
+    digest_file,
+    digest_of,
+    read_json,
+    read_manifest,
+    remove_partials,
+    write_json,
+)
 from codeweft.base.errors import InputError, ModelError, UserError
-from codeweft.base.progress import bar, say
+from codeweft.base.progress import Bar, bar, say
 from codeweft.base.runs import STARTED, upstream
 from codeweft.engine.engine import Engine
 from codeweft.evaluate.baselines import KneserNey
 from codeweft.evaluate.bits_per_byte import HeldOut, draw_documents, model_bits, ngram_bits, training_chunks
 from codeweft.evaluate.config import MeasureConfig
-from codeweft.evaluate.infilling import draw_holes, facts, files_of, fill, held_out_code, outcomes
+from codeweft.evaluate.infilling import Hole, draw_holes, facts, files_of, fill, held_out_code, outcomes, prompt
 from codeweft.evaluate.score import rate_interval, ratio_interval
 from codeweft.model.device import choose_device
 from codeweft.model.folder import fim_trained, load_folder, read_config
@@ -30,9 +40,10 @@ from codeweft.model.transformer import Transformer
 from codeweft.tokenizer.load import Tokenizer, load_tokenizer
 from codeweft.tokenizer.shards import TokenShards
 
-VERSION = 2  # raised whenever the same model would get other figures
+VERSION = 3  # raised whenever the same model would get other figures
 READS = ("corpus", "tokenizer", "tokens")
 SHORTEST_WINDOW = 16
+PORTION = 8  # batches of holes that are filled, and kept, at once
 HEADLINE = ("bits_per_byte", "bits_per_byte_5gram", "fim_exact_match", "fim_exact_match_copy", "fim_edit_similarity")
 
 
@@ -80,13 +91,35 @@ def measured(run_folder: Path, stage: str, seed: int, tokens_seen: int, settings
         "inputs": {name: manifest.digest for name, manifest in upstream(run_folder, READS, "measuring").items()},
     }
     path = run_folder / "measured" / f"{stage}-{digest_of(key).removeprefix('blake2b:')[:16]}.json"
+    parts = path.with_suffix("")
     if path.exists():
+        shutil.rmtree(parts, ignore_errors=True)
         say(f"measuring {stage}: nothing changed, the figures of before are taken.")
         found = read_json(path)
         return Measured(found["tasks"], found["samples"])
-    result = _Measuring(run_folder, stage, seed, tokens_seen, settings, key["window"]).result()
+    _discard_others(parts, stage)
+    result = _Measuring(run_folder, stage, seed, tokens_seen, settings, key["window"], parts).result()
     write_json(path, {"key": key, **dataclasses.asdict(result)})
+    shutil.rmtree(parts)
     return result
+
+
+def _discard_others(parts: Path, stage: str) -> None:
+    """Remove what measurements that were cut off have left, except the parts of the one that begins now."""
+    remove_partials(parts.parent.rglob(".*"))
+    for folder in parts.parent.glob(f"{stage}-*/"):
+        if folder == parts:
+            say(f"measuring {stage}: going on from what is measured already.")
+        else:
+            say(f"measuring {stage}: an unfinished measurement with other settings or of another model is discarded.")
+            shutil.rmtree(folder)
+
+
+def kept(path: Path, make: Callable[[], Any]) -> Any:
+    """What stands at `path` as JSON; where nothing does, what `make` gives, which is then kept there."""
+    if not path.exists():
+        write_json(path, make())
+    return read_json(path)
 
 
 def trained_length(run_folder: Path, stage: str) -> int:
@@ -125,10 +158,17 @@ class _Measuring:
     """One measurement of one model folder."""
 
     def __init__(
-        self, run_folder: Path, stage: str, seed: int, tokens_seen: int, settings: MeasureConfig, window: int
+        self,
+        run_folder: Path,
+        stage: str,
+        seed: int,
+        tokens_seen: int,
+        settings: MeasureConfig,
+        window: int,
+        parts: Path,
     ) -> None:
-        self.run_folder, self.seed, self.tokens_seen, self.settings, self.window = (
-            run_folder, seed, tokens_seen, settings, window,
+        self.run_folder, self.seed, self.tokens_seen, self.settings, self.window, self.parts = (
+            run_folder, seed, tokens_seen, settings, window, parts,
         )  # fmt: skip
         self.folder = run_folder / stage / "model"
         self.tokenizer = tokenizer_of(self.folder, run_folder / "tokenizer")
@@ -151,12 +191,19 @@ class _Measuring:
         shards = TokenShards(self.run_folder / "tokens")
         held_out = draw_documents(shards, settings.bits_tokens, settings.bits_document_tokens, self.seed)
         predictions = sum(len(tokens) - 1 for tokens in held_out.tokens)
-        with bar("bits per byte", predictions, "tokens") as shown:
-            ours_K = model_bits(self.model, held_out.tokens, self.window, settings.batch, shown)
         counted = min(self.tokens_seen, shards.total("train"), settings.ngram_tokens)
-        chunks = training_chunks(shards, counted)
-        ngrams = KneserNey.fit(chunks, self.tokenizer.size, self.tokenizer.begin, settings.ngram_order)
-        theirs_K = ngram_bits(ngrams, held_out.tokens)
+
+        def of_model() -> list[float]:
+            with bar("bits per byte", predictions, "tokens") as shown:
+                return model_bits(self.model, held_out.tokens, self.window, settings.batch, shown).tolist()
+
+        def of_ngrams() -> list[float]:
+            chunks = training_chunks(shards, counted)
+            ngrams = KneserNey.fit(chunks, self.tokenizer.size, self.tokenizer.begin, settings.ngram_order)
+            return ngram_bits(ngrams, held_out.tokens).tolist()
+
+        ours_K = np.array(kept(self.parts / "bits_per_byte.json", of_model))
+        theirs_K = np.array(kept(self.parts / "bits_per_byte_5gram.json", of_ngrams))
         same = f"{len(held_out.entries):,} whole held-out documents, {predictions:,} tokens with the end token"
         if held_out.left_out:
             same += f"; {held_out.left_out:,} longer than {settings.bits_document_tokens:,} tokens left out"
@@ -200,12 +247,24 @@ class _Measuring:
         if len(holes) < settings.infilling_samples:
             say(f"infilling: {len(holes)} holes instead of {settings.infilling_samples}; no more held-out files.")
         known = [facts(hole, self.seed) for hole in holes]
-        if not fim_trained(self.folder):
+        if settings.infilling_context == "both" and not fim_trained(self.folder):
             say("infilling: this model was not trained to infill (fim_rate 0 in config.json), so it gets no score.")
             return known
-        engine = Engine(self.model, self.tokenizer, rows=settings.batch, max_length=self.window)
-        answers = fill(holes, engine, self.tokenizer, self.window, min(settings.infilling_tokens, self.window // 2))
+        room, size = min(settings.infilling_tokens, self.window // 2), PORTION * settings.batch
+        answers: list[dict[str, Any]] = []
+        with bar("infilling", len(holes), "lines") as shown:
+            for first in range(0, len(holes), size):
+                portion, path = holes[first : first + size], self.parts / f"infilling-{first:06d}.json"
+                shown.advance(len(portion) if path.exists() else 0)
+                answers += kept(path, partial(self._filled, portion, room, shown))
         return [known_of | answer for known_of, answer in zip(known, answers, strict=True)]
+
+    def _filled(self, portion: Sequence[Hole], room: int, shown: Bar) -> list[dict[str, Any]]:
+        # a new engine: a portion's figures must not depend on whether this process filled the one before
+        engine = Engine(self.model, self.tokenizer, rows=self.settings.batch, max_length=self.window)
+        context = self.settings.infilling_context
+        prompts = [prompt(hole, self.tokenizer, self.window, room, context) for hole in portion]
+        return list(fill(portion, prompts, engine, room, shown))
 
     def infilling_tasks(self, samples: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Exact match of the model, of copying, and the ceiling of copying, over the same holes."""
@@ -214,7 +273,8 @@ class _Measuring:
             f"{len(samples):,} lines of at least 8 non-space characters from {files:,} held-out files, drawn by seed "
             f"{self.seed}, at most {settings.infilling_per_file} a file; compared without surrounding white space"
         )
-        ours = f"prefix-suffix-middle, nearest lines in {self.window} tokens, greedy, first generated line; {same}"
+        seen = "prefix-suffix-middle" if settings.infilling_context == "both" else "left to right from the text before"
+        ours = f"{seen}, nearest lines in {self.window} tokens, greedy, first generated line; {same}"
         copying = f"the line of the same file with the most similar neighbourhood (copied_line); {same}"
         ceiling = f"the missing line stands elsewhere in its file; {same}"
         filled = all("exact_match" in sample for sample in samples)

@@ -1,28 +1,30 @@
-"""Encodes copies of documents in parallel, plain or cut for infilling, into one file of tokens.
+"""Encodes copies of documents in parallel, plain or cut for infilling, into a folder of finished pieces.
 
 In:  a catalogue and the copies wanted, each a document and a pass.  Out: an array of copies: where each one's tokens
-stand in the file, how many they are, whether and how it was cut.
+stand in which piece, how many they are, whether and how it was cut.
 Source: DeepSeek-Coder-V2 §3.1 (infilling at document level with rate 0.5).
 
 Unusual: every chance is drawn from the document's id and the pass, and results are kept in the order of the work, so
 neither the number of processes nor the cutting into files changes a token. Plain copies of a document share tokens.
+A piece is named after what was to be encoded, written whole, and not encoded again by a stage that was cut off.
 """
 
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from multiprocessing import get_context
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from codeweft.base.artifacts import atomic, digest_file, digest_of, read_json, write_json
 from codeweft.base.errors import UserError
+from codeweft.base.progress import say
 from codeweft.base.seeds import generator
+from codeweft.base.workers import worker_processes
 from codeweft.tokenizer.catalogue import Catalogue, Group
 from codeweft.tokenizer.fim import Cut, cut, infill_document, plain_document, segments
 from codeweft.tokenizer.load import Tokenizer, load_tokenizer
@@ -31,12 +33,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Planned = tuple[int, tuple[int, ...], tuple[Cut, ...]]  # document, its epochs with these cuts, no cuts if plain
 
-# One row a copy. `document` is its number in the catalogue, `start` counts tokens in the file, `coarser` tells that
-# the document's language has no grammar, so that it was cut at lines instead of syntax nodes.
+# One row a copy. `document` is its number in the catalogue, `piece` that of the piece with its tokens, in which `start`
+# counts; `coarser` tells that the language has no grammar, so that it was cut at lines instead of syntax nodes.
 COPY = np.dtype(
-    [("document", "i8"), ("epoch", "i4"), ("start", "i8"), ("length", "i8"), ("fim", "?"), ("coarser", "?")]
+    [
+        *[("document", "i8"), ("epoch", "i4"), ("piece", "i4"), ("start", "i8"), ("length", "i8")],
+        *[("fim", "?"), ("coarser", "?")],
+    ]
 )
 GROUP_BYTES = 2_000_000  # text in one piece of work, unless a single document is larger
+MAPPED_PIECES = 256  # kept open at once: a process may open a thousand files or so
 
 
 def blank_copies(number: int) -> np.ndarray[Any, Any]:
@@ -100,7 +106,7 @@ class Encoder:
             for _ in found:
                 tokens += infill_document(tokenizer, next(ids), next(ids), next(ids))
             coarser = any(each.granularity != self.fim_cut for each in found)
-            copies += [(number, epoch, start, len(tokens), bool(found), coarser) for epoch in epochs]
+            copies += [(number, epoch, 0, start, len(tokens), bool(found), coarser) for epoch in epochs]
             documents.append(np.array(tokens, dtype=self.dtype))
             start += len(tokens)
         return np.array(copies, dtype=COPY), np.concatenate(documents)
@@ -111,46 +117,74 @@ def _loaded(folder: Path) -> Tokenizer:
     return load_tokenizer(folder)
 
 
-class TokenFile:
-    """A file that tokens are appended to and later read from by position; removed when the block ends."""
+class Pieces:
+    """The finished pieces of a folder: each a file of tokens, one of COPY rows and, written last, their digests."""
 
-    def __init__(self, path: Path, dtype: np.dtype) -> None:
-        self.path, self.dtype, self.length = path, dtype, 0
-        self._file = path.open("wb")
+    def __init__(self, folder: Path, dtype: np.dtype) -> None:
+        self.folder, self.dtype = folder, dtype
+        self.names: list[str] = []
+        self._mapped = lru_cache(MAPPED_PIECES)(self._map)
 
-    def append(self, tokens: np.ndarray) -> int:
-        """Write tokens behind the others; returns where they start."""
-        start = self.length
-        self._file.write(tokens.tobytes())
-        self.length += len(tokens)
-        return start
+    def take_up(self, name: str) -> np.ndarray:
+        """The COPY rows of a finished piece, which becomes readable by its number."""
+        copies = np.load(self.folder / f"{name}.npy")
+        copies["piece"] = len(self.names)
+        self.names.append(name)
+        return copies
 
-    def mapped(self) -> np.ndarray:
-        """Everything written so far."""
-        self._file.flush()
-        return np.memmap(self.path, self.dtype, mode="r") if self.length else np.zeros(0, self.dtype)
+    def tokens(self, copy: np.void) -> np.ndarray:
+        """The tokens of a copy that was taken up."""
+        return self._mapped(int(copy["piece"]))[copy["start"] : copy["start"] + copy["length"]]
 
-    def __enter__(self) -> "TokenFile":
-        """The file itself."""
-        return self
+    def _map(self, piece: int) -> np.ndarray:
+        return np.memmap(self.folder / f"{self.names[piece]}.tokens", self.dtype, mode="r")
 
-    def __exit__(self, *_: object) -> None:
-        """Close and remove."""
-        self._file.close()
-        self.path.unlink()
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a process does: encode some work and write it as the piece `name` of a folder, unless it is there whole."""
+
+    encoder: Encoder
+    folder: Path
+    name: str
+    work: Work
+
+    def write(self) -> str:
+        """Write the piece's files; returns its name."""
+        if not self._finished():
+            copies, tokens = self.encoder.encode(self.work)
+            with atomic(self.folder / f"{self.name}.tokens") as of_tokens:
+                of_tokens.write(tokens.tobytes())
+            with atomic(self.folder / f"{self.name}.npy") as of_copies:
+                np.save(cast(Any, of_copies), copies)
+            digests = {"tokens": of_tokens.digest, "npy": of_copies.digest}
+            write_json(self.folder / f"{self.name}.json", digests)
+        return self.name
+
+    def _finished(self) -> bool:
+        if not (self.folder / f"{self.name}.json").exists():
+            return False
+        for kind, digest in read_json(self.folder / f"{self.name}.json").items():
+            path = self.folder / f"{self.name}.{kind}"
+            if not path.is_file() or digest_file(path) != digest:
+                say(f"tokens: {path} is damaged; its documents are encoded again.")
+                return False
+        return True
 
 
 def encode_copies(
-    catalogue: Catalogue, wanted: np.ndarray, encoder: Encoder, file: TokenFile, submit: "Mapper"
+    catalogue: Catalogue, wanted: np.ndarray, encoder: Encoder, pieces: Pieces, submit: "Mapper"
 ) -> np.ndarray:
     """Encode the wanted copies (COPY rows with document and epoch) and return them, complete, in the same order."""
-    pieces = list(_pieces(catalogue, wanted))
+    divided = list(_divided(catalogue, wanted))
+    # a piece's documents, their passes and how they are cut say what it holds: inputs and settings are the stage's own
+    work = [
+        Piece(encoder, pieces.folder, _name(numbers, each.epochs, encoder.fim_rate), each) for each, numbers in divided
+    ]
     done = blank_copies(len(wanted))
     filled = 0
-    for (_, numbers), (copies, tokens) in zip(
-        pieces, submit(encoder.encode, [work for work, _ in pieces]), strict=True
-    ):
-        copies["start"] += file.append(tokens)
+    for (_, numbers), name in zip(divided, submit(Piece.write, work), strict=True):
+        copies = pieces.take_up(name)
         copies["document"] = numbers[copies["document"]]
         done[filled : filled + len(copies)] = copies
         filled += len(copies)
@@ -160,7 +194,11 @@ def encode_copies(
     return done[order]
 
 
-def _pieces(catalogue: Catalogue, wanted: np.ndarray) -> Iterator[tuple[Work, np.ndarray]]:
+def _name(numbers: np.ndarray, epochs: tuple[tuple[int, ...], ...], fim_rate: float) -> str:
+    return "piece-" + digest_of([numbers.tolist(), epochs, fim_rate]).removeprefix("blake2b:")
+
+
+def _divided(catalogue: Catalogue, wanted: np.ndarray) -> Iterator[tuple[Work, np.ndarray]]:
     epochs: dict[int, list[int]] = {}
     for document, epoch in zip(wanted["document"].tolist(), wanted["epoch"].tolist(), strict=True):
         epochs.setdefault(document, []).append(epoch)
@@ -180,7 +218,7 @@ def processes(workers: int) -> Generator[Mapper, None, None]:
     if workers == 1:
         yield map
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_single_threaded) as pool:
+    with worker_processes(workers) as pool:
 
         def mapped(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
             waiting: list[Future[Result]] = []
@@ -194,12 +232,7 @@ def processes(workers: int) -> Generator[Mapper, None, None]:
             except BrokenProcessPool as error:
                 raise UserError(
                     "A process that encodes text was killed, most likely for want of memory.",
-                    "Use fewer of them: --run.workers=1.",
+                    "Use fewer of them (--run.workers=1); finished pieces are kept.",
                 ) from error
 
         yield mapped
-
-
-def _single_threaded() -> None:
-    # one process a core already: threads inside would only get in each other's way
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -170,6 +170,13 @@ def fitting_prompt(tokenizer: InfillTokenizer, prefix: str, suffix: str, length:
         room = max(room - (len(prompt) - length), 0)
 
 
+def plain_prompt(tokenizer: InfillTokenizer, prefix: str, length: int) -> tuple[int, ...]:
+    """The begin token and the end of `prefix`, at most `length` tokens: what a model reads that only goes on."""
+    before, _ = _nearest(tokenizer, prefix, length - 1, at_start=False)
+    ids = tokenizer.encode_batch([before])[0]
+    return (tokenizer.begin, *ids[-(length - 1) :])
+
+
 def _nearest(tokenizer: InfillTokenizer, text: str, room: int, *, at_start: bool) -> tuple[str, int]:
     """The most whole lines at the start or end of `text` that fit, else a part of the nearest; and their tokens."""
     lines = text.splitlines(keepends=True)

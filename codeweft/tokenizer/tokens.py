@@ -4,9 +4,10 @@ In:  corpus/documents/*.parquet and the tokenizer.
 Out: train-*.bin, held-out-*.bin, index.parquet (base.records.TokenEntry), mixture.json.
 Source: DeepSeek-Coder-V2 §2 (shares), §3.1 (infilling).
 
-Unusual: documents are encoded in the order of the files into one temporary file, until every kind has enough; only
-then, with all lengths known, are copies chosen and put in order. The stream is read front to back by training: pass
-after pass of each kind in an order drawn by seed, kinds interleaved so that the shares hold everywhere.
+Unusual: documents are encoded in the order of the files, piece by piece, until every kind has enough; only then, with
+all lengths known, are copies chosen and put in order. Pieces outlive a stage that is cut off. The stream is read front
+to back by training: pass after pass of each kind in an order drawn by seed, kinds interleaved so that the shares hold
+everywhere.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from codeweft.base.seeds import generator
 from codeweft.source import syntax
 from codeweft.tokenizer.catalogue import Catalogue, read_catalogue
 from codeweft.tokenizer.config import TokensConfig
-from codeweft.tokenizer.encode import Encoder, Mapper, TokenFile, blank_copies, encode_copies, processes
+from codeweft.tokenizer.encode import Encoder, Mapper, Pieces, blank_copies, encode_copies, processes
 from codeweft.tokenizer.load import load_tokenizer
 from codeweft.tokenizer.mixture import affordable_total, choose, interleave, shard_starts, targets
 from codeweft.tokenizer.shards import INDEX, MIXTURE, token_dtype
@@ -40,7 +41,7 @@ class Workshop:
 
     catalogue: Catalogue
     encoder: Encoder
-    file: TokenFile
+    pieces: Pieces
     submit: Mapper
     shown: Bar
 
@@ -66,7 +67,7 @@ class Workshop:
                 until = int(np.searchsorted(bytes_N, used + lacking * per_token)) + SPARE
             if until <= len(drawn):
                 break
-            fresh = encode_copies(self.catalogue, wanted[len(drawn) : until], self.encoder, self.file, self.submit)
+            fresh = encode_copies(self.catalogue, wanted[len(drawn) : until], self.encoder, self.pieces, self.submit)
             drawn = np.concatenate((drawn, fresh))
             self.shown.advance(int(fresh["length"].sum()))
             per_token = bytes_N[len(drawn) - 1] / drawn["length"].sum()
@@ -83,13 +84,13 @@ def run(config: TokensConfig, run: Run) -> dict[str, float]:
     encoder = Encoder(tokenizer.folder, run.seed, *cutting, dtype)
     held_out_encoder = Encoder(tokenizer.folder, run.seed, 0.0, config.fim_cut, (), 0, dtype)
     encoded = config.total + config.held_out_tokens
-    temporary = TokenFile(run.folder / "copies.partial", dtype)
-    with temporary as file, processes(run.workers) as submit, bar("tokens", encoded, "tokens") as shown:
-        workshop = partial(Workshop, catalogue, file=file, submit=submit, shown=shown)
+    pieces = Pieces(run.staging, dtype)
+    with processes(run.workers) as submit, bar("tokens", encoded, "tokens") as shown:
+        workshop = partial(Workshop, catalogue, pieces=pieces, submit=submit, shown=shown)
         chosen = mix(config, workshop(encoder))
         held_out = mix_held_out(config, workshop(held_out_encoder))
-        shards = partial(write_shards, run, catalogue, file.mapped(), limit=config.shard_tokens)
-        index = pa.concat_tables([shards("train", chosen), shards("held-out", held_out)])
+    shards = partial(write_shards, run, catalogue, pieces, limit=config.shard_tokens)
+    index = pa.concat_tables([shards("train", chosen), shards("held-out", held_out)])
     run.write(INDEX, index)
     summary = summarize(config.shares, catalogue, chosen, "train")
     about = {"dtype": dtype.name, "vocabulary": tokenizer.size, "requested": config.total}
@@ -160,7 +161,7 @@ def mix_held_out(config: TokensConfig, workshop: Workshop) -> dict[str, np.ndarr
 
 
 def write_shards(
-    run: Run, catalogue: Catalogue, tokens: np.ndarray, split: str, chosen: dict[str, np.ndarray], limit: int
+    run: Run, catalogue: Catalogue, pieces: Pieces, split: str, chosen: dict[str, np.ndarray], limit: int
 ) -> pa.Table:
     """Write the chosen copies, interleaved, as `SPLIT-NNNNN.bin`; returns their part of the index."""
     kinds = list(chosen.values())
@@ -171,9 +172,8 @@ def write_shards(
     names = [f"{split}-{number:05d}.bin" for number in range(int(shard_N[-1]) + 1)]
     for number, name in enumerate(names):
         with run.open(name) as file:
-            of_shard = stream[shard_N == number]
-            for start, length in zip(of_shard["start"].tolist(), of_shard["length"].tolist(), strict=True):
-                file.write(tokens[start : start + length].tobytes())
+            for copy in stream[shard_N == number]:
+                file.write(pieces.tokens(copy).tobytes())
     documents = catalogue.columns.take(pa.array(stream["document"]))
     columns = {
         "document": documents["id"],

@@ -3,10 +3,8 @@
 In:  named tensors and a few numbers.  Out: `checkpoints/step-00000100/` with `state.safetensors` and `state.json`.
 """
 
-import json
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from codeweft.base.artifacts import digest_file, read_json, write_json
+from codeweft.base.artifacts import atomic_folder, digest_file, discard_folder, read_json, write_json
 from codeweft.base.errors import InputError
 
 NAME = re.compile(r"step-(\d{8})")
+WEIGHTS, FACTS = "state.safetensors", "state.json"
 
 
 class Checkpoints:
@@ -30,19 +29,13 @@ class Checkpoints:
     def save(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Write beside, then rename; then drop all but the newest `keep`."""
         final = self.folder / f"step-{step:08d}"
-        partial = self.folder / f"partial-{step:08d}"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        weights = partial / "state.safetensors"
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, weights)
-        with weights.open("rb") as file:
-            os.fsync(file.fileno())  # the rename below must not come before the bytes
-        digest = digest_file(weights)
-        write_json(partial / "state.json", {"step": step, "digest": digest, **facts})
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
+        with atomic_folder(final) as partial:
+            weights = partial / WEIGHTS
+            _write(weights, {name: tensor.contiguous() for name, tensor in tensors.items()})
+            write_json(partial / FACTS, {"step": step, "digest": digest_file(weights), **facts})
+            discard_folder(final)
         for old in self.all()[: -self.keep]:
-            shutil.rmtree(old)
+            discard_folder(old)
 
     def all(self) -> list[Path]:
         """Finished checkpoints, oldest first."""
@@ -58,10 +51,24 @@ class Checkpoints:
         path = found[-1]
         remedy = f"Delete {path} to go on from the one before, or start over with --restart."
         try:
-            facts = read_json(path / "state.json")
-            tensors = load_file(path / "state.safetensors")
-        except (OSError, SafetensorError, json.JSONDecodeError) as error:
-            raise InputError(f"Checkpoint {path.name} is damaged: {error}.", remedy) from error
-        if digest_file(path / "state.safetensors") != facts["digest"]:
+            facts = read_json(path / FACTS)
+            tensors = load_file(path / WEIGHTS)
+        except (OSError, SafetensorError, InputError) as error:
+            reason = error.message.rstrip(".") if isinstance(error, InputError) else error
+            raise InputError(f"Checkpoint {path.name} is damaged: {reason}.", remedy) from error
+        if not isinstance(facts, dict) or digest_file(path / WEIGHTS) != facts.get("digest"):
             raise InputError(f"Checkpoint {path.name} is damaged: its bytes do not match its digest.", remedy)
         return tensors, facts
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        # the library keeps the system's error, such as a full disk, in its text alone
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+    with path.open("rb") as file:
+        os.fsync(file.fileno())  # the folder must not get its name before the bytes are there

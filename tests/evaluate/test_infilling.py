@@ -62,7 +62,8 @@ def test_only_the_first_line_counts_and_white_space_around_it_does_not(tokenizer
     holes = [hole(3)] * 4
     truth = LINES[3].strip()
     engine = Oracle([truth, f"\t{truth}  \nand more", f"x{truth}", ""])
-    answers = list(fill(holes, engine, tokenizer, 200, 16))
+    prompts = [prompt(each, tokenizer, 200, 16) for each in holes]
+    answers = list(fill(holes, prompts, engine, 16))
     assert [answer["exact_match"] for answer in answers] == [True, True, False, False]
     assert all(request.temperature == 0 and request.stop_line and request.max_tokens == 16 for request in engine.asked)
     assert len({answer["prompt_digest"] for answer in answers}) == 1
@@ -73,6 +74,16 @@ def test_the_prompt_never_holds_the_missing_line(measured_run: Path, tokenizer: 
     for each in holes:
         before, after = sides(tokenizer, prompt(each, tokenizer, 2000, 16))
         assert before + each.truth + after == "\n".join(each.lines)
+
+
+def test_the_context_before_is_the_text_before_alone_and_its_end_where_room_is_short(tokenizer: Tokenizer):
+    whole = prompt(hole(3), tokenizer, 2000, 16, "before")
+    assert whole[0] == tokenizer.begin
+    assert tokenizer.decode(whole[1:]) == hole(3).before
+    for window in (18, 21, 30):
+        short = prompt(hole(3), tokenizer, window, 16, "before")
+        assert len(short) <= window - 16
+        assert hole(3).before.endswith(tokenizer.decode(short[1:]))
 
 
 def test_other_files_among_the_documents_are_not_read(own_run: Path):

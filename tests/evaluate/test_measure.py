@@ -93,6 +93,48 @@ def test_the_same_seed_measures_the_same_and_another_draws_other_holes(own_run: 
     assert [sample["problem"] for sample in other.samples] != [sample["problem"] for sample in first.samples]
 
 
+def test_measuring_that_was_cut_off_goes_on_after_its_finished_parts(
+    own_run: Path, measured_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    settings = MeasureConfig(**SETTINGS | {"infilling_samples": 40, "batch": 2})  # portions of 16, 16 and 8
+    whole = measured(measured_run, "pretrain", 1, SEEN, settings)
+    fill, portions = measuring.fill, []
+
+    def filled(holes: Any, *rest: Any) -> Any:
+        portions.append(len(holes))
+        if portions in ([16, 16], [16, 16, 16, 8]):
+            raise KeyboardInterrupt
+        return fill(holes, *rest)
+
+    monkeypatch.setattr(measuring, "fill", filled)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            measured(own_run, "pretrain", 1, SEEN, settings)
+        monkeypatch.setattr(measuring, "model_bits", None)  # scoring again would fail
+        monkeypatch.setattr(measuring, "KneserNey", None)
+    assert measured(own_run, "pretrain", 1, SEEN, settings) == whole
+    assert portions == [16, 16, 16, 8, 8]
+    assert "going on from what is measured already" in capsys.readouterr().err
+    [result] = (own_run / "measured").iterdir()
+    assert result.read_bytes() == (measured_run / "measured" / result.name).read_bytes()
+
+
+def test_parts_of_a_measurement_with_other_settings_are_discarded_and_said(
+    own_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(measuring, "fill", cut)
+        with pytest.raises(KeyboardInterrupt):
+            measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS))
+    assert [path.is_dir() for path in (own_run / "measured").iterdir()] == [True]
+    measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS | {"bits_tokens": 900}))
+    assert "an unfinished measurement with other settings or of another model is discarded" in capsys.readouterr().err
+    assert [path.suffix for path in (own_run / "measured").iterdir()] == [".json"]
+
+
 def test_the_stage_takes_the_figures_measured_after_training(
     own_run: Path, finish_pretrain: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ):

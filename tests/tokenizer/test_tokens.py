@@ -13,7 +13,7 @@ import pytest
 from codeweft.base.artifacts import digest_file
 from codeweft.base.errors import InputError
 from codeweft.base.records import TokenEntry, schema
-from codeweft.base.runs import Run
+from codeweft.base.runs import Run, settle
 from codeweft.tokenizer import tokens
 from codeweft.tokenizer.config import TokensConfig
 from codeweft.tokenizer.load import Tokenizer
@@ -129,6 +129,33 @@ def test_neither_workers_nor_the_corpus_files_change_a_byte(
         assert work.outputs == finished[0].outputs
 
 
+def test_a_stage_that_was_cut_off_encodes_no_finished_piece_again(
+    finished: tuple[Run, dict[str, float]], stage: Make, monkeypatch: pytest.MonkeyPatch
+):
+    work = stage("tokens")
+    with monkeypatch.context() as patched:
+        patched.setattr(tokens, "write_shards", cut)
+        with pytest.raises(KeyboardInterrupt):
+            tokens.run(CONFIG, work)
+    pieces = sorted(work.staging.iterdir())
+    assert len(pieces) > 3 * 10
+    lost = [path for path in pieces if path.stem == pieces[4].stem]
+    assert sorted(path.suffix for path in lost) == [".json", ".npy", ".tokens"]
+    lost[0].unlink()
+    damaged = next(path for path in pieces if path.suffix == ".tokens" and path.stem != lost[0].stem)
+    damaged.write_bytes(damaged.read_bytes()[:-2] + b"\0\0")
+    times = {path: path.stat().st_mtime_ns for path in pieces if path.exists()}
+    again = Run("tokens", work.folder, 1, work.inputs, resumed=True)
+    assert tokens.run(CONFIG, again) == finished[1]
+    assert again.outputs == finished[0].outputs
+    written = {path.stem for path in pieces if times.get(path) != path.stat().st_mtime_ns}
+    assert written == {lost[0].stem, damaged.stem}
+
+
+def cut(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_another_seed_gives_another_order_and_the_same_shares(finished: tuple[Run, dict[str, float]], stage: Make):
     work = stage("tokens", seed=2)
     headline = tokens.run(CONFIG, work)
@@ -138,6 +165,7 @@ def test_another_seed_gives_another_order_and_the_same_shares(finished: tuple[Ru
 
 def test_the_folder_holds_its_outputs_and_nothing_else(finished: tuple[Run, dict[str, float]]):
     folder, outputs = finished[0].folder, finished[0].outputs
+    settle(folder)
     assert {path.name for path in folder.iterdir()} == set(outputs)
     assert all(digest_file(folder / name) == digest for name, digest in outputs.items())
     index = pq.read_table(folder / "index.parquet")
