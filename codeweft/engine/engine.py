@@ -99,6 +99,20 @@ class Engine:
         """Plain text as a prompt: the begin token and the text's ids; special tokens in it stay plain text."""
         return (self.tokenizer.begin, *self.tokenizer.encode(text))
 
+    def check_text(self, *texts: str) -> None:
+        """UserError when texts cannot fit together, however they are cut in tokens. Cheap; from any thread.
+
+        To ask before `prompt`: reading a few megabytes takes seconds and gigabytes only to find that they do not fit.
+        """
+        longest = self.max_length * self.tokenizer.longest
+        characters = sum(map(len, texts))  # no more than its bytes
+        if characters > longest:
+            raise UserError(
+                f"The prompt has {characters} characters, but {self.max_length} tokens, all that this engine holds, "
+                f"have at most {longest}.",
+                "Shorten the prompt or raise max_length.",
+            )
+
     def check(self, request: Request) -> None:
         """UserError when this engine cannot run the request. Safe to call from any thread."""
         length = len(request.prompt)

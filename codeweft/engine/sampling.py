@@ -45,7 +45,9 @@ def choose(
 def _draw(logits_SW: Tensor, requests: Sequence[Request], positions: Sequence[int]) -> Tensor:
     device = logits_SW.device
     temperature_S = torch.tensor([request.temperature for request in requests], dtype=torch.float64, device=device)
-    scores_SW = logits_SW.double() / temperature_S[:, None]
+    logits_SW = logits_SW.double()
+    # Below their maximum, so that a tiny temperature sends the others to minus infinity and not the best to infinity.
+    scores_SW = (logits_SW - logits_SW.amax(-1, keepdim=True)) / temperature_S[:, None]
     keys = [derive(request.seed, "token", position) for request, position in zip(requests, positions, strict=True)]
     tokens_S = torch.empty(len(requests), dtype=torch.int64, device=device)
     narrow = [index for index, request in enumerate(requests) if request.top_p < 1]

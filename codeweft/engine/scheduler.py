@@ -1,6 +1,6 @@
 """Who runs in the next step: requests wait in order, take a row of the cache, and leave it when they end.
 
-In:  submitted requests.  Out: the sequences of the next forward pass, newcomers' prompts before one token for all.
+In:  submitted requests.  Out: the sequences of the next forward pass: newcomers' prompts, or one token for the others.
 
 Continuous batching: a row that becomes free is given away at the next step, while the others go on.
 """
@@ -43,6 +43,7 @@ class Scheduler:
         self.free = list(range(rows))[::-1]
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.reading = False  # whether the pass before read prompts
 
     def submit(self, sequence: Sequence) -> None:
         """Put a sequence at the end of the queue."""
@@ -59,9 +60,14 @@ class Scheduler:
         return admitted
 
     def batch(self) -> list[Sequence]:
-        """The next pass: prompts of like length that are not read yet, else every running sequence."""
+        """The next pass: prompts of like length that are not read yet, or every sequence whose prompt is read.
+
+        Where both are there they take turns: a stream of newcomers must not stop those who run.
+        """
         unread = [sequence for sequence in self.running if not sequence.drawn]
-        return self._alike(unread) if unread else list(self.running)
+        read = [sequence for sequence in self.running if sequence.drawn]
+        self.reading = bool(unread) and not (self.reading and read)
+        return self._alike(unread) if self.reading else read
 
     def _alike(self, unread: list[Sequence]) -> list[Sequence]:
         """The oldest prompt and those within half and twice its length, while the padded batch stays small enough."""

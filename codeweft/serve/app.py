@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -33,6 +34,7 @@ from codeweft.engine.engine import Engine
 from codeweft.engine.request import Completion, Piece, Request, join
 from codeweft.serve.completion import require_fim
 from codeweft.serve.config import ServeConfig
+from codeweft.serve.connection import Connection, connection_limits
 from codeweft.serve.guard import LOOPBACK, Guard
 from codeweft.serve.schema import (
     Choice,
@@ -42,11 +44,15 @@ from codeweft.serve.schema import (
     error_response,
     explain,
 )
-from codeweft.serve.worker import Worker, WorkerStopped
+from codeweft.serve.worker import Answers, Worker, WorkerStopped
 from codeweft.tokenizer.fim import infill_prompt
 
 MOST_COMPLETIONS = 128  # of one HTTP request: prompts times n
+READERS = 4  # requests whose prompts are cut in tokens at the same time: a long one takes memory
+WAITING_CONNECTIONS = 1024  # that the system queues before they are accepted
+KEEP_ALIVE_SECONDS = 75  # that an idle connection stays; longer than clients keep one, so that none is closed in use
 SHUTDOWN_SECONDS = 3.0  # that running completions get after an interrupt; what is left then is told and ended
+FAREWELL_SECONDS = 1.0  # that clients get then to read it, or to finish a request they had begun to send
 CLIENT_GONE = 499  # nobody reads it; the usual number in logs
 
 
@@ -61,24 +67,32 @@ def create_app(engine: Engine, config: ServeConfig) -> FastAPI:
         yield
         await run_in_threadpool(worker.stop)
 
-    app = FastAPI(title="codeweft", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="codeweft", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.worker = worker
     app.add_middleware(Guard, allowed_hosts=config.allowed_hosts, max_body_bytes=config.max_body_bytes)
     _install_error_answers(app)
     started = int(time.time())
+    reading = asyncio.Semaphore(READERS)
 
     @app.post("/v1/completions", response_model=None, responses={200: {"model": CompletionResponse}})
     async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
-        requests = await run_in_threadpool(engine_requests, engine, body, config)
+        async with reading:
+            requests = await run_in_threadpool(engine_requests, engine, body, config)
         if worker.open + len(requests) > config.queue:
             message = f"{worker.open} completions are running or waiting; try again shortly."
             return error_response(503, message, code="queue_full", headers={"Retry-After": "1"})
         head = CompletionResponse(id=f"cmpl-{secrets.token_hex(12)}", created=int(time.time()), model=name, choices=[])
         prompt_tokens = sum(len(request.prompt) for request in requests[:: body.count])
+        answers = worker.submit(requests)  # nothing is awaited since the queue was looked at
         if body.stream:
             with_usage = body.stream_options is not None and body.stream_options.include_usage
-            return EventStream(stream(worker, requests, head, prompt_tokens if with_usage else None))
-        return await _unless_gone(http, whole(worker, requests, head, prompt_tokens))
+            return EventStream(stream(answers, head, prompt_tokens if with_usage else None), answers)
+        try:
+            return await _unless_gone(http, whole(answers, head, prompt_tokens))
+        finally:
+            answers.close()
 
     @app.get("/v1/models")
     async def models() -> dict[str, object]:
@@ -103,6 +117,10 @@ def engine_requests(engine: Engine, body: CompletionRequest, config: ServeConfig
         raise UserError(
             f"{len(prompts)} prompts times n = {body.count}.", f"At most {MOST_COMPLETIONS} in one request."
         )
+    if len(prompts) * body.count > config.queue:
+        raise UserError(
+            f"{len(prompts)} prompts times n = {body.count}.", f"This server runs at most {config.queue} together."
+        )
     if body.suffix:
         require_fim(engine, config.assume_fim, "start the server with --serve.assume_fim=true")
     seed = secrets.randbits(63) if body.seed is None else body.seed
@@ -126,15 +144,15 @@ def engine_requests(engine: Engine, body: CompletionRequest, config: ServeConfig
 def _prompt_ids(engine: Engine, prompt: str | list[int], suffix: str | None) -> tuple[int, ...]:
     if not isinstance(prompt, str):
         return tuple(prompt)
+    engine.check_text(prompt, suffix or "")
     return tuple(infill_prompt(engine.tokenizer, prompt, suffix)) if suffix else engine.prompt(prompt)
 
 
-async def whole(worker: Worker, requests: list[Request], head: CompletionResponse, prompt_tokens: int) -> Response:
+async def whole(answers: Answers, head: CompletionResponse, prompt_tokens: int) -> Response:
     """All completions in one answer."""
-    pieces: list[list[Piece]] = [[] for _ in requests]
-    async with aclosing(worker.pieces(requests)) as arriving:
-        async for index, piece in arriving:
-            pieces[index].append(piece)
+    pieces: list[list[Piece]] = [[] for _ in answers.tickets]
+    async for index, piece in answers:
+        pieces[index].append(piece)
     done = [join(each) for each in pieces]
     head.choices = [_choice(index, completion) for index, completion in enumerate(done)]
     head.usage = _usage(prompt_tokens, sum(len(completion.tokens) for completion in done))
@@ -149,19 +167,16 @@ def _usage(prompt_tokens: int, drawn: int) -> Usage:
     return Usage(prompt_tokens=prompt_tokens, completion_tokens=drawn, total_tokens=prompt_tokens + drawn)
 
 
-async def stream(
-    worker: Worker, requests: list[Request], head: CompletionResponse, prompt_tokens: int | None
-) -> AsyncGenerator[str]:
+async def stream(answers: Answers, head: CompletionResponse, prompt_tokens: int | None) -> AsyncGenerator[str]:
     """Server-sent events: a chunk for each piece that shows text or ends, the usage where asked, `[DONE]`."""
     drawn = 0
     fields = head.model_dump(exclude={"usage"} if prompt_tokens is None else None)
     try:
-        async with aclosing(worker.pieces(requests)) as arriving:
-            async for index, piece in arriving:
-                drawn += len(piece.tokens)
-                if piece.text or piece.finish:
-                    choice = Choice(text=piece.text, index=index, finish_reason=piece.finish)
-                    yield _event(fields | {"choices": [choice.model_dump()]})
+        async for index, piece in answers:
+            drawn += len(piece.tokens)
+            if piece.text or piece.finish:
+                choice = Choice(text=piece.text, index=index, finish_reason=piece.finish)
+                yield _event(fields | {"choices": [choice.model_dump()]})
     except WorkerStopped as error:
         yield _event({"error": {"message": str(error), "type": "server_error", "param": None, "code": None}})
         return
@@ -171,20 +186,23 @@ async def stream(
 
 
 def _event(content: dict[str, object]) -> str:
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps(content)}\n\n"  # in ASCII: some clients end a line at U+2028 or U+0085 too
 
 
 class EventStream(StreamingResponse):
-    """A stream whose generator is closed, and so its requests cancelled, as soon as the client is gone."""
+    """A stream whose requests are cancelled as soon as the client is gone."""
 
-    def __init__(self, events: AsyncGenerator[str]) -> None:
+    def __init__(self, events: AsyncGenerator[str], answers: Answers) -> None:
         super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        self.events = events
+        self.events, self.answers = events, answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the end or the disconnection."""
-        async with aclosing(self.events):
-            await super().__call__(scope, receive, send)
+        try:
+            async with aclosing(self.events):
+                await super().__call__(scope, receive, send)
+        finally:
+            self.answers.close()
 
 
 async def _unless_gone(http: HttpRequest, answer: Coroutine[None, None, Response]) -> Response:
@@ -218,9 +236,13 @@ def _install_error_answers(app: FastAPI) -> None:
         return error_response(400, str(error))
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: HttpRequest, error: HTTPException) -> JSONResponse:
+    async def http_error(http: HttpRequest, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers) if error.headers else None
-        return error_response(error.status_code, f"{error.detail}.", headers=headers)
+        told = {
+            404: f"There is no {http.url.path} here, only /v1/completions, /v1/models and /health.",
+            405: f"{http.url.path} does not take {http.method}.",
+        }
+        return error_response(error.status_code, told.get(error.status_code, f"{error.detail}."), headers=headers)
 
     @app.exception_handler(WorkerStopped)
     async def stopped(_: HttpRequest, error: WorkerStopped) -> JSONResponse:
@@ -235,14 +257,48 @@ class Server(uvicorn.Server):
     """Uvicorn, ending in good order: first no new connections, then no new tokens, then no server."""
 
     def __init__(self, app: FastAPI) -> None:
-        super().__init__(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=30))
+        Connection.most, at_once = connection_limits()
+        # Its warnings tell what clients do wrong, and they are told themselves; its errors are ours.
+        config = uvicorn.Config(
+            app,
+            http=Connection,
+            backlog=at_once,
+            ws="none",
+            log_level="error",
+            access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=30,
+        )
+        super().__init__(config)
         self.worker: Worker = app.state.worker
+        self.ending: asyncio.AbstractEventLoop | None = None  # the loop, once the end has begun
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve, with more room for those who knock than are let in at one turn."""
+        await super().startup(sockets)
+        for listening in sockets or []:
+            listening.listen(WAITING_CONNECTIONS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Give running completions their seconds, then stop the engine, which answers everybody who waits."""
-        last_call = asyncio.get_running_loop().call_later(SHUTDOWN_SECONDS, self.worker.ask_to_stop)
+        """Give running completions their seconds; stop the engine, which answers all who wait; leave who lingers."""
+        self.ending = loop = asyncio.get_running_loop()
+        last_call = loop.call_later(SHUTDOWN_SECONDS, self.worker.ask_to_stop)
+        farewell = loop.call_later(SHUTDOWN_SECONDS + FAREWELL_SECONDS, self._hang_up)
         await super().shutdown(sockets)
         last_call.cancel()
+        farewell.cancel()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End in good order at the first signal, without the seconds for others at a second one."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
+        elif self.ending is not None:
+            self.ending.call_soon_threadsafe(self.worker.ask_to_stop)
+            self.ending.call_soon_threadsafe(self._hang_up)
+
+    def _hang_up(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 def run(config: ServeConfig, model_folder: Path) -> int:
@@ -252,11 +308,15 @@ def run(config: ServeConfig, model_folder: Path) -> int:
     with listening:
         engine = Engine.load(model_folder, rows=config.rows, max_length=config.max_length)
         config = replace(config, name=config.name or model_name(model_folder))
-        _announce(config, engine, listening.getsockname()[1])
-        app = create_app(engine, config)
-        before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises the signal again when it has ended
+        server = Server(create_app(engine, config))
+
+        def end(*_: object) -> None:
+            server.should_exit = True
+
+        before = signal.signal(signal.SIGTERM, end)  # uvicorn puts its own in place and raises the signal again after
         try:
-            Server(app).run(sockets=[listening])
+            _announce(config, engine, listening.getsockname()[1])
+            server.run(sockets=[listening])
         finally:
             signal.signal(signal.SIGTERM, before)
     say("the server has ended.")
@@ -275,7 +335,7 @@ def listen(config: ServeConfig) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(found[4])
-        listening.listen(1024)
+        listening.listen(WAITING_CONNECTIONS)
     except OSError as error:
         listening.close()
         raise UserError(

@@ -7,26 +7,46 @@ unless they carry the value that has no effect.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 Prompt = str | list[str] | list[int] | list[list[int]]
+NOT_SUPPORTED = "not supported by this server; leave it out"
+UNKNOWN = "unknown_field"  # the type of our error about fields
+MOST_NAMES = 8  # unknown fields that one error tells
+LONGEST_NAME, LONGEST_MESSAGE = 64, 1000  # characters that an error repeats of a name, and has in all
 
 
-class StreamOptions(BaseModel):
+class KnownFields(BaseModel):
+    """A table that refuses fields it does not know.
+
+    Pydantic's own refusal makes an error for each of them, and a body can hold hundreds of thousands.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_only_known_fields(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            unknown = [name for name in data if name not in cls.model_fields]
+            if unknown:
+                raise PydanticCustomError(UNKNOWN, "unknown field", _and_nearest(unknown, cls.model_fields))
+        return data
+
+
+class StreamOptions(KnownFields):
     """`stream_options`: whether the stream ends with a chunk that carries the usage."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
     include_usage: bool = False
 
 
-class CompletionRequest(BaseModel):
+class CompletionRequest(KnownFields):
     """`POST /v1/completions`; defaults are OpenAI's."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     model: str = Field("", description="Any name: the loaded model answers, and its id stands in the answer.")
     prompt: Prompt = Field(description="Text, token ids, or a list of either.")
@@ -47,9 +67,9 @@ class CompletionRequest(BaseModel):
     presence_penalty: float | None = Field(0.0, description="Only 0.")
     logit_bias: dict[str, float] | None = Field(None, description="Only null or empty.")
 
-    @field_validator("prompt", mode="before")
+    @field_validator("prompt", mode="plain", json_schema_input_type=Prompt)
     @classmethod
-    def _prompt_is_text_or_tokens(cls, value: Any) -> Any:
+    def _prompt_is_text_or_tokens(cls, value: Any) -> Any:  # plain: a union makes an error of each item of each kind
         if isinstance(value, str) or (isinstance(value, list) and value and _alike(value)):
             return value
         raise ValueError("must be a text, a list of token ids, or a list of either, and not empty")
@@ -64,6 +84,13 @@ class CompletionRequest(BaseModel):
             return value
         raise ValueError("must be a text or a list of texts, none of them empty")
 
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _bias_is_empty(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value:
+            raise ValueError(NOT_SUPPORTED)
+        return value
+
     @model_validator(mode="after")
     def _has_only_what_is_supported(self) -> "CompletionRequest":
         wanted = {
@@ -72,11 +99,10 @@ class CompletionRequest(BaseModel):
             "best_of": self.best_of not in (None, self.count),
             "frequency_penalty": self.frequency_penalty,
             "presence_penalty": self.presence_penalty,
-            "logit_bias": self.logit_bias,
         }
         unsupported = [name for name, used in wanted.items() if used]
         if unsupported:
-            raise ValueError(f"{', '.join(unsupported)}: not supported by this server; leave it out")
+            raise ValueError(f"{', '.join(unsupported)}: {NOT_SUPPORTED}")
         if self.suffix and not all(isinstance(prompt, str) for prompt in self.prompts):
             raise ValueError("suffix: needs a prompt of text, not of token ids")
         if self.stream_options is not None and not self.stream:
@@ -147,6 +173,7 @@ def error_response(
 ) -> JSONResponse:
     """An error in OpenAI's form; `type` tells the client's faults from ours."""
     kind = "invalid_request_error" if status < 500 else "server_error"
+    message = message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]} …"
     content = {"error": {"message": message, "type": kind, "param": param, "code": code}}
     return JSONResponse(content, status, headers)
 
@@ -156,13 +183,13 @@ def explain(errors: Sequence[Any]) -> tuple[str, str | None]:
 
     Unknown fields are named all together with the nearest right name of each.
     """
-    unknown = [str(error["loc"][-1]) for error in errors if error["type"] == "extra_forbidden"]
-    if unknown:
-        return f"Unknown field {_and_nearest(unknown)}.", unknown[0]
     error = errors[0]
+    place = [str(part) for part in error["loc"] if part != "body"]
+    if error["type"] == UNKNOWN:
+        within = f" in {place[0]}" if place else ""
+        return f"Unknown field {error['ctx']['told']}{within}.", ".".join([*place, error["ctx"]["first"]])
     if error["type"] == "json_invalid":
         return f"The body is not JSON: {error['ctx']['error']}.", None
-    place = [str(part) for part in error["loc"] if part != "body"]
     reason = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing" and place:
         return f"{place[0]} is missing.", place[0]
@@ -173,9 +200,12 @@ def explain(errors: Sequence[Any]) -> tuple[str, str | None]:
     return f"{place[0]}: {reason[:1].lower()}{reason[1:]}.", place[0]
 
 
-def _and_nearest(unknown: list[str]) -> str:
+def _and_nearest(unknown: list[str], known: Iterable[str]) -> dict[str, str]:
+    """The first unknown name, and a line that tells some of them with the nearest known one of each."""
+    shown = [name[:LONGEST_NAME].encode("utf-8", "backslashreplace").decode() for name in unknown[:MOST_NAMES]]
     told = []
-    for name in unknown[:8]:
-        close = difflib.get_close_matches(name, CompletionRequest.model_fields, n=1)
-        told.append(f"{name[:64]} (did you mean {close[0]}?)" if close else name[:64])
-    return ", ".join(told)
+    for name in shown:
+        close = difflib.get_close_matches(name, known, n=1)
+        told.append(f"{name} (did you mean {close[0]}?)" if close else name)
+    more = [f"and {len(unknown) - MOST_NAMES} more"] if len(unknown) > MOST_NAMES else []
+    return {"first": shown[0], "told": ", ".join([*told, *more])}

@@ -27,6 +27,7 @@ class Ticket:
     request: Request
     index: int
     arrived: "asyncio.Queue[tuple[int, Piece] | None]"
+    done: bool = False  # finished or given up; only the event loop writes it
     id: int | None = None  # the engine's, once it has the request
 
 
@@ -60,32 +61,18 @@ class Worker:
         """Whether requests are being worked on."""
         return self.thread.is_alive() and not self.stopped.is_set()
 
-    async def pieces(self, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Piece]]:
-        """Submit requests together and yield their pieces, each with its request's index, as they come.
+    def submit(self, requests: Sequence[Request]) -> "Answers":
+        """Queue requests together; they count as open from this call on. WorkerStopped when nobody would run them.
 
-        Leaving early cancels what still runs within one step.
+        Called from the event loop. Whoever calls it closes the answers in the end.
         """
-        arrived: asyncio.Queue[tuple[int, Piece] | None] = asyncio.Queue()
-        tickets = {index: Ticket(request, index, arrived) for index, request in enumerate(requests)}
+        if not self.alive:
+            raise WorkerStopped("The engine has stopped.")
+        answers = Answers(self, requests)
         self.open += len(requests)
-        for ticket in tickets.values():
+        for ticket in answers.tickets:
             self.inbox.put(("submit", ticket))
-        try:
-            while tickets:
-                if self.stopped.is_set() and arrived.empty():
-                    raise WorkerStopped("The engine has stopped.")
-                found = await arrived.get()
-                if found is None:
-                    raise WorkerStopped("The engine has stopped.")
-                index, piece = found
-                if piece.finish is not None:
-                    del tickets[index]
-                    self.open -= 1
-                yield index, piece
-        finally:
-            self.open -= len(tickets)
-            for ticket in tickets.values():
-                self.inbox.put(("cancel", ticket))
+        return answers
 
     def _run(self) -> None:
         try:
@@ -124,7 +111,42 @@ class Worker:
 
         def put() -> None:
             for ticket, piece in given:
+                if piece.finish is not None:
+                    self.settle(ticket)
                 ticket.arrived.put_nowait((ticket.index, piece))
 
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(put)
+
+    def settle(self, ticket: Ticket) -> None:
+        """Count a ticket as done, once: when the engine is done with it, not when its reader has read that."""
+        self.open -= not ticket.done
+        ticket.done = True
+
+
+class Answers:
+    """The pieces of requests that were submitted together, each with its request's index, as they come."""
+
+    def __init__(self, worker: Worker, requests: Sequence[Request]) -> None:
+        self.worker = worker
+        self.arrived: asyncio.Queue[tuple[int, Piece] | None] = asyncio.Queue()
+        self.tickets = [Ticket(request, index, self.arrived) for index, request in enumerate(requests)]
+
+    async def __aiter__(self) -> AsyncGenerator[tuple[int, Piece]]:
+        """Every piece, until all requests have finished; WorkerStopped when the engine ends before."""
+        missing = len(self.tickets)
+        while missing:
+            if self.worker.stopped.is_set() and self.arrived.empty():
+                raise WorkerStopped("The engine has stopped.")
+            found = await self.arrived.get()
+            if found is None:
+                raise WorkerStopped("The engine has stopped.")
+            missing -= found[1].finish is not None
+            yield found
+
+    def close(self) -> None:
+        """Cancel what still runs, within one step; may be called at any time and again."""
+        for ticket in self.tickets:
+            if not ticket.done:
+                self.worker.settle(ticket)
+                self.worker.inbox.put(("cancel", ticket))

@@ -176,6 +176,17 @@ def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(engine: Engine):
     assert engine.generate([Request((1,) * 190, max_tokens=2)])[0].finish in ("length", "stop")
 
 
+def test_texts_are_refused_unread_only_where_no_cut_in_tokens_could_fit(engine: Engine):
+    """The truth is the tokenizer: its longest token repeated is the longest text that could fit."""
+    tokenizer = engine.tokenizer
+    every = [tokenizer.decode([number], skip_special=False) for number in range(tokenizer.size)]
+    text = max(every, key=lambda text: len(text.encode())) * engine.max_length
+    engine.check_text(text)
+    whole = len(text.encode())
+    with pytest.raises(UserError, match=rf"has {whole + 1} characters, but 192 tokens.* at most {whole}.*Shorten"):
+        engine.check_text("x" * whole, "x")
+
+
 @pytest.mark.parametrize("wrong", [-1, 432, 10**12])
 def test_a_token_outside_the_vocabulary_is_refused(engine: Engine, wrong: int):
     with pytest.raises(UserError, match=f"Token {wrong} "):

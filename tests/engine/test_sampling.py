@@ -82,3 +82,12 @@ def test_noise_depends_on_every_bit_of_the_key_and_on_nothing_else():
     assert torch.equal(one[0, [7, 3]], gumbel_noise([2**62 + 5], torch.tensor([[7, 3]]))[0])
     for bit in range(63):
         assert not torch.equal(one, gumbel_noise([(2**62 + 5) ^ (1 << bit)], torch.arange(50)))
+
+
+def test_the_smallest_temperature_draws_what_greedy_takes():
+    """Divided by it, logits are infinite: the first of several infinities was drawn."""
+    logits = torch.tensor([1.0, 4.0, 5.0, 3.0])
+    for top_p in (1.0, 0.5, 0.0):
+        requests = [Request((1,), temperature=temperature, top_p=top_p) for temperature in (5e-324, 1e-310, 1e-200)]
+        drawn = choose(logits.expand(3, -1), requests, [0, 1, 2], 4)
+        assert [token for token, _ in drawn] == [2] * 3

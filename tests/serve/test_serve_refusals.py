@@ -6,11 +6,13 @@ from collections.abc import Iterator
 import httpx
 import openai
 import pytest
+from pydantic import ValidationError
 from tiny_server import Served, serve
 
 from codeweft.engine.engine import Engine
 from codeweft.serve.config import ServeConfig
 from codeweft.serve.guard import host_name
+from codeweft.serve.schema import CompletionRequest
 
 JSON = {"Content-Type": "application/json"}
 
@@ -81,6 +83,52 @@ def test_unknown_fields_are_400_and_named_with_the_nearest(served: Served):
     error = refusal(served, 400, json={"prompt": "x", "temperatur": 1, "zzz": 2})
     assert error["message"] == "Unknown field temperatur (did you mean temperature?), zzz."
     assert error["param"] == "temperatur"
+    inner = refusal(served, 400, json={"prompt": "x", "stream_options": {"include_usag": True}})
+    assert inner["message"] == "Unknown field include_usag (did you mean include_usage?) in stream_options."
+    assert inner["param"] == "stream_options.include_usag"
+
+
+def test_an_unknown_field_is_named_even_where_its_name_is_no_text_or_endless(served: Served):
+    half = refusal(served, 400, content=b'{"prompt": "x", "temperatur\\ud800": 1}', headers=JSON)
+    assert half["message"] == "Unknown field temperatur\\ud800 (did you mean temperature?)."
+    long = refusal(served, 400, json={"prompt": "x", "a" * 9000: 1})
+    assert long["param"] == "a" * 64
+    assert len(str(long["message"])) < 100
+
+
+def test_an_error_never_repeats_more_than_a_thousand_characters(served: Served):
+    for body in ({"prompt": [10**4000]}, {"prompt": "x", "max_tokens": 10**4000}):
+        assert len(str(refusal(served, 400, json=body)["message"])) < 1010
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": [1] * 100_000 + ["x"]},
+        {"prompt": [[1]] * 100_000 + [[]]},
+        {"prompt": "x", **{f"field {number}": 1 for number in range(100_000)}},
+        {"prompt": "x", "stream": True, "stream_options": {f"field {number}": 1 for number in range(100_000)}},
+        {"prompt": "x", "logit_bias": {f"{number}": "x" for number in range(100_000)}},
+        {"prompt": "x", "stop": [1] * 100_000},
+    ],
+)
+def test_a_hundred_thousand_mistakes_make_one_error(body: dict[str, object]):
+    """An error each took gigabytes and seconds, in which nobody else was answered."""
+    with pytest.raises(ValidationError) as caught:
+        CompletionRequest.model_validate(body)
+    assert caught.value.error_count() == 1
+
+
+def test_a_prompt_of_tokens_is_taken_as_it_is_and_not_tried_as_every_other_kind_first():
+    """Trying makes an error of each token that is no text; what was tried is a copy."""
+    tokens = [1] * 1000
+    assert CompletionRequest.model_validate({"prompt": tokens}).prompt is tokens
+
+
+def test_a_prompt_far_too_long_is_refused_before_it_is_cut_in_tokens(served: Served, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(served.engine.tokenizer, "encode", lambda text: pytest.fail("it was cut in tokens"))
+    for body in ({"prompt": "a" * 15_000}, {"prompt": "a", "suffix": "a" * 15_000}):
+        assert "characters" in str(refusal(served, 400, json=body)["message"])
 
 
 @pytest.mark.parametrize(
@@ -157,6 +205,12 @@ def test_unknown_paths_and_methods_have_openais_error_form(served: Served):
         answers = [http.get("/v1/nothing"), http.get("/v1/completions")]
     assert [answer.status_code for answer in answers] == [404, 405]
     assert all(answer.json()["error"]["type"] == "invalid_request_error" for answer in answers)
+    assert [answer.json()["error"]["message"] for answer in answers] == [
+        "There is no /v1/nothing here, only /v1/completions, /v1/models and /health.",
+        "/v1/completions does not take GET.",
+    ]
+    with served.http as http:
+        assert http.post("/v1/completions/", json={"prompt": "x"}).status_code == 404
 
 
 def test_too_many_completions_in_one_request_are_400(served: Served):
@@ -186,4 +240,6 @@ def test_an_engine_that_breaks_is_told_to_those_who_wait_and_to_health(without_f
             with pytest.raises(openai.InternalServerError, match="engine has stopped") as caught:
                 server.openai.completions.create(model="m", prompt="a")
             assert caught.value.status_code == 503
-        assert httpx.get(f"{server.url}/health").status_code == 503
+        with server.http as http:
+            assert http.post("/v1/completions", json={"prompt": "a", "stream": True}).status_code == 503
+            assert http.get("/health").status_code == 503
