@@ -46,7 +46,8 @@ def examine() -> list[dict[str, Any]]:
     findings.append(
         _finding("disk here", free >= 2, f"{free:.0f} GiB free (the installation and the toy recipe need 4)")
     )
-    compiler = next((found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
+    names = [os.environ["CXX"]] if "CXX" in os.environ else ["c++", "g++", "clang++"]
+    compiler = next((found for name in names if (found := shutil.which(name))), None)
     detail = compiler or "none found: training on a processor is slower without (install g++)"
     findings.append(_finding("C++ compiler", compiler is not None, detail, optional=True))
     findings.append(_gpu())

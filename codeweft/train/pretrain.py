@@ -17,6 +17,7 @@ from codeweft.base.runs import Run
 from codeweft.base.seeds import derive
 from codeweft.model.device import choose_device, choose_precision
 from codeweft.model.folder import load_folder, save_folder
+from codeweft.model.kernels import native
 from codeweft.model.transformer import Transformer
 from codeweft.tokenizer.load import FILES, Tokenizer, load_tokenizer
 from codeweft.tokenizer.shards import TokenShards
@@ -43,6 +44,8 @@ def run(config: PretrainConfig, run: Run) -> dict[str, float]:
     model = make_model(config, tokenizer, run.seed, device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     run.device = f"{name}, {str(model.lm_head.weight.dtype).removeprefix('torch.')}"
+    if device.type == "cpu":
+        run.device += ", fused kernels" if native.available() else ", torch alone"
     total, activated = model.config.total_parameters, model.config.activated_parameters
     size = f"{quantity(total)} parameters, {quantity(activated)} used by a token"
     say(f"pretrain: {size}, on {run.device}.")

@@ -30,6 +30,7 @@ BUILD_SECONDS = 300  # after which a compiler counts as hanging
 SWITCH = "CODEWEFT_KERNELS"  # environment variable; 0 turns the kernels off, to compare or to exclude them
 
 
+@cache
 def compiler() -> str | None:
     """The C++ compiler: $CXX, else c++, g++ or clang++ from the path; None where there is none."""
     named = os.environ.get("CXX")
@@ -69,6 +70,7 @@ def _library(command: str) -> ctypes.CDLL:
     about = (SOURCE.read_text(), version, *FLAGS, platform.machine(), _processor(), torch.__version__)
     path = cache_folder() / f"{hashlib.blake2b(repr(about).encode(), digest_size=12).hexdigest()}.so"
     if not path.is_file():
+        say("building the training kernels for this processor, once; some seconds.")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
