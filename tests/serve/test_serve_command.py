@@ -88,7 +88,7 @@ def test_a_signal_while_answers_run_tells_everybody_and_ends_with_its_status(
         assert whole.result().status_code == 503
         status, seconds, rest = ending(process)
         assert (status, rest.count("\n")) == (expected, 1), rest
-        assert seconds < 5
+        assert seconds < 20  # the body alone would be waited for 30
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_a_second_interrupt_ends_at_once_and_as_clean(folder: Path):
             process.send_signal(signal.SIGINT)
             status, seconds, rest = ending(process)
         assert (status, rest) == (130, "codeweft: interrupted.\n")
-        assert seconds < 5
+        assert seconds < 20  # and not 60
 
 
 def test_the_command_tells_a_taken_port_in_two_lines_and_exit_1(folder: Path, capsys: pytest.CaptureFixture[str]):
