@@ -203,6 +203,9 @@ def _values(content: Mapping[str, Any]) -> dict[str, Any]:
         raise ModelError("config.json has no q_lora_rank.", "Write null where queries are not compressed.")
     nested = content.get("rope_parameters") or content.get("rope_scaling") or {}
     section = content.get("codeweft") or {}
+    for key, table in (("rope_scaling", nested), ("codeweft", section)):
+        if not isinstance(table, Mapping):
+            raise ModelError(f"config.json: {key} is {table!r}, not a table.", "Take it from the checkpoint.")
     values = {each.name: content[each.name] for each in dataclasses.fields(ModelConfig) if each.name in content}
     values |= {"n_routed_experts": experts, "n_shared_experts": content.get("n_shared_experts")}
     values["rope_scaling"] = RopeScaling.from_json(nested)

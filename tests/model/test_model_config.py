@@ -155,6 +155,8 @@ def test_the_first_published_spelling_of_greedy_is_understood_and_kept():
         ({"qk_rope_head_dim": 63}, "qk_rope_head_dim"),
         ({"rope_scaling": {"type": "linear", "factor": 2}}, "linear"),
         ({"rope_scaling": {"type": "yarn", "factor": 2}}, "original_max_position_embeddings"),
+        ({"rope_scaling": "yarn"}, "rope_scaling"),
+        ({"codeweft": [1]}, "codeweft"),
         ({"num_experts_per_tok": 65}, "num_experts_per_tok"),
         ({"topk_method": "noaux_tc"}, "noaux_tc"),
         ({"topk_method": "group_limited_greedy", "n_group": 7}, "n_group"),
