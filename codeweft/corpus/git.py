@@ -105,7 +105,7 @@ def _object(folder: str, name: bytes) -> bytes:
 def _told(folder: Path | str, at: str) -> Generator[None, None, None]:
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # dulwich meets damage with whatever its parsers raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
             f"The git repository {folder} has no commit, or objects are missing or damaged (at {at}: {reason}).",
