@@ -123,7 +123,11 @@ Status = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the judge found: tests passed of all, CPU seconds, peak memory, and the wall it ran behind."""
+    """What the judge found: tests passed of all, CPU seconds, peak memory, and the wall it ran behind.
+
+    `mode` is how tests and answer met (stdio, split; compat proves little and is never a reward); `detail` says in
+    words what failed first, without any expected value.
+    """
 
     status: Status
     passed: int
@@ -131,6 +135,8 @@ class Verdict:
     cpu_seconds: float
     peak_bytes: int
     tier: str
+    mode: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
