@@ -31,6 +31,14 @@ class Command:
     sections: tuple[str, ...] = ()  # sections whose settings it takes as --section.key=value
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A word of the command line that other commands follow."""
+
+    summary: str
+    commands: Callable[[], dict[str, Command]]
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}.", f"See {self.prog} --help.")
@@ -45,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"codeweft: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        lasting = words[:1] not in (["serve"], ["complete"])
+        lasting = words[:1] not in (["serve"], ["complete"], ["sandbox"])
         print("codeweft: interrupted" + ("; the same command goes on from here." if lasting else "."), file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -100,6 +108,25 @@ def dispatch(words: list[str]) -> int:
     if name not in commands:
         raise UsageError(f"There is no command {name}.", settings.nearest(name, commands))
     command = commands[name]
+    if isinstance(command, Group):
+        return dispatch_within(name, command, words[1:])
+    return carry_out(name, command, words[1:])
+
+
+def dispatch_within(group: str, among: Group, words: list[str]) -> int:
+    """Find the command of a group and act."""
+    commands = among.commands()
+    if not words or words[0] in {"-h", "--help"}:
+        lines = [f"  {name:<10} {command.summary}" for name, command in commands.items()]
+        print(f"usage: codeweft {group} COMMAND\n\n{among.summary.capitalize()}.\n\nCommands:", *lines, sep="\n")
+        return 0
+    if words[0] not in commands:
+        raise UsageError(f"There is no command {group} {words[0]}.", settings.nearest(words[0], commands))
+    return carry_out(f"{group} {words[0]}", commands[words[0]], words[1:])
+
+
+def carry_out(name: str, command: Command, words: list[str]) -> int:
+    """Parse the words of one command and act."""
     parser = _Parser(
         prog=f"codeweft {name}",
         description=command.summary[0].upper() + command.summary[1:] + ".",
@@ -108,7 +135,7 @@ def dispatch(words: list[str]) -> int:
         allow_abbrev=False,
     )
     command.arguments(parser)
-    arguments, rest = parser.parse_known_args(words[1:])
+    arguments, rest = parser.parse_known_args(words)
     if rest and not command.sections:
         known = [option for action in parser._actions for option in action.option_strings]
         raise UsageError(f"codeweft {name}: {rest[0]} is not understood.", settings.nearest(rest[0], known))
@@ -119,24 +146,37 @@ def dispatch(words: list[str]) -> int:
     return command.act(arguments, rest)
 
 
-def all_commands() -> dict[str, Command]:
+def all_commands() -> dict[str, Command | Group]:
     """Every command by name, in the order of the help."""
     from codeweft import stages
 
-    commands = {"run": Command("run every stage of a recipe", _run_arguments, run, ("run", "measure", *stages.BY_NAME))}
+    commands: dict[str, Command | Group] = {}
+    commands["run"] = Command("run every stage of a recipe", _run_arguments, run, ("run", "measure", *stages.BY_NAME))
     for stage in stages.STAGES:
         sections = (stage.name, "measure") if stage.measured else (stage.name,)
         commands[stage.name] = Command(f"stage: {stage.summary}", _stage_arguments(stage.name), run_one, sections)
-    commands |= {
+    return commands | {
         "why": Command("say what became of a source file, and by which rule", _why_arguments, why),
         "complete": Command("fill in the code at FILE:LINE", _complete_arguments, complete),
         "serve": Command("serve a model to editors and clients over HTTP", _serve_arguments, serve, ("serve",)),
+        "sandbox": Group("run and judge untrusted programs behind a wall", sandbox_commands),
         "doctor": Command("check this machine and say what is missing", _json_argument, doctor),
     }
-    return commands
 
 
-def print_overview(commands: dict[str, Command]) -> None:
+def sandbox_commands() -> dict[str, Command]:
+    """The commands that follow `codeweft sandbox`."""
+    from codeweft.sandbox import command
+
+    own = ("sandbox",)
+    return {
+        "probe": Command("try every part of the wall and list the languages", _json_argument, command.probe, own),
+        "run": Command("run one program behind the wall", command.run_arguments, command.run, own),
+        "serve": Command("judge for others over HTTP", command.serve_arguments, command.serve, own),
+    }
+
+
+def print_overview(commands: dict[str, Command | Group]) -> None:
     """The stage table and the other commands."""
     from codeweft import stages
 

@@ -50,6 +50,7 @@ def examine() -> list[dict[str, Any]]:
     compiler = next((found for name in names if (found := shutil.which(name))), None)
     detail = compiler or "none found: training on a processor is slower without (install g++)"
     findings.append(_finding("C++ compiler", compiler is not None, detail, optional=True))
+    findings.append(_sandbox())
     findings.append(_gpu())
     return findings
 
@@ -67,6 +68,17 @@ def _package(name: str, module: str, purpose: str, extra: str) -> dict[str, Any]
         return _finding(name, True, version(name), optional=bool(extra))
     except PackageNotFoundError:
         return _finding(name, True, "installed", optional=bool(extra))
+
+
+def _sandbox() -> dict[str, Any]:
+    from codeweft.sandbox.wall import bubblewrap
+
+    program = bubblewrap() if sys.platform == "linux" else None
+    remedy = "for running generated code: install bubblewrap (apt install bubblewrap, dnf install bubblewrap)"
+    if sys.platform != "linux":
+        remedy = "generated code is run on Linux only, or by a service there (--sandbox.tier=remote)"
+    detail = f"{program} (codeweft sandbox probe tries it)" if program else remedy
+    return _finding("sandbox", program is not None, detail, optional=True)
 
 
 def _gpu() -> dict[str, Any]:

@@ -91,11 +91,12 @@ STAGES = (
     ),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
-# Sections of a recipe that are no stage: how a run is run, how models are measured, how they are served.
+# Sections of a recipe that are no stage: how a run is run, how models are measured and served, how programs are walled.
 OTHER_SECTIONS = {
     "run": "codeweft.stages:RunConfig",
     "measure": "codeweft.evaluate.config:MeasureConfig",
     "serve": "codeweft.serve.config:ServeConfig",
+    "sandbox": "codeweft.sandbox.config:SandboxConfig",
 }
 SECTIONS = (*OTHER_SECTIONS, *BY_NAME)
 

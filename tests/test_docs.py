@@ -55,8 +55,8 @@ def test_the_readme_is_short_and_begins_with_the_two_commands():
     assert readme.index("make demo") < readme.index("make test")
 
 
-def test_every_stage_and_the_server_have_a_page():
-    for name in (*stages.BY_NAME, "serve", "tour", "paper-map"):
+def test_every_stage_the_server_and_the_sandbox_have_a_page():
+    for name in (*stages.BY_NAME, "serve", "sandbox", "tour", "paper-map"):
         assert (ROOT / "docs" / f"{name}.md").exists(), name
 
 
