@@ -28,6 +28,10 @@ from codeweft.sandbox import plain, supervisor
 from codeweft.sandbox.config import Limits, Program, Ran, SandboxConfig, Submission, Tier
 
 T = TypeVar("T")
+PASSED_ON = (
+    *("PATH", "HOME", "TMPDIR", "LANG", "XDG_CACHE_HOME"),
+    *("RUSTUP_HOME", "CARGO_HOME", "RUSTUP_TOOLCHAIN"),
+)
 UNSAFE = "CODEWEFT_SANDBOX_UNSAFE"  # must say yes for the tier unsafe
 CALIBRATED = 4.0  # a limit is at least so many times what the reference needs
 ENDED = "The sandbox's supervisor has ended."
@@ -72,8 +76,8 @@ class LocalSandbox:
         check_tier(self.config.tier)
         ours, theirs = socket.socketpair()
         with theirs:
-            # the package's own folder and nothing of the caller's environment but where temporary files go
-            environment = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR", "LANG") if key in os.environ}
+            # nothing of the caller's environment but where things are: it may hold secrets
+            environment = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
             environment["PYTHONPATH"] = str(Path(__file__).parents[2])
             command = [sys.executable, "-P", "-m", "codeweft.sandbox.supervisor", str(theirs.fileno())]
             self.process = subprocess.Popen(

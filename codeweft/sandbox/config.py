@@ -81,7 +81,7 @@ class Program:
     arguments: tuple[str, ...] = ()
     files: dict[str, bytes] = field(default_factory=dict)
     limits: Limits | None = None  # None: the language's
-    compile_limits: Limits = COMPILING
+    compile_limits: Limits | None = None  # None: the language's
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,15 @@ In:  a report of a box.  Out: a status, a detail that is safe to print, and whet
 
 from dataclasses import dataclass
 
-from codeweft.sandbox.cells import MEMORY_WORDS, Report
+from codeweft.sandbox.cells import Report
 from codeweft.sandbox.config import Limits
 
 WHY = {"cpu": "time_limit", "wall": "time_limit", "memory": "memory_limit", "output": "output_limit"}
 SIGXCPU, SIGKILL = 24, 9
+MEMORY_WORDS = (
+    b"MemoryError", b"std::bad_alloc", b"OutOfMemoryError", b"heap out of memory", b"memory allocation of",
+    b"Allowed memory size", b"annot allocate memory", b"out of memory",
+)  # fmt: skip
 TOLD = 300  # characters of a detail
 
 
@@ -33,7 +37,7 @@ def status_of(report: Report, limits: Limits) -> str:
         return "ok"
     if report.exit_code == -SIGXCPU or (report.exit_code == -SIGKILL and report.cpu_seconds >= limits.cpu_seconds):
         return "time_limit"
-    if any(word in report.stderr[-2000:] for word in MEMORY_WORDS):
+    if any(word in report.stderr for word in MEMORY_WORDS):
         return "memory_limit"
     return "runtime_error"
 

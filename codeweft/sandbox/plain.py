@@ -141,10 +141,11 @@ def decode(tagged: Any, depth: int = 0) -> Any:
             pairs = [(decode(key, depth + 1), decode(item, depth + 1)) for key, item in items]
             _refuse_collisions([key for key, _ in pairs])
             return dict(pairs)
+        make = _CONTAINERS[letter]
         members = [decode(item, depth + 1) for item in items]
         if letter in "ez":
             _refuse_collisions(members)
-        return _CONTAINERS[letter](members)
+        return make(members)
     except PlainError:
         raise
     except (KeyError, TypeError, ValueError, OverflowError) as error:  # unknown letters, wrong or unhashable parts

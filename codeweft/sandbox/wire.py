@@ -209,7 +209,8 @@ def program_to_fusion(program: Program) -> Json:
     except UnicodeDecodeError as error:
         raise WireError("stdin", "is not UTF-8, and SandboxFusion takes nothing else") from error
     body: Json = {"language": program.language, "code": program.code, "stdin": stdin}
-    body["compile_timeout"] = program.compile_limits.cpu_seconds
+    if program.compile_limits is not None:
+        body["compile_timeout"] = program.compile_limits.cpu_seconds
     if program.limits is not None:
         body |= {"run_timeout": program.limits.cpu_seconds, "memory_limit_MB": program.limits.memory_mib}
     if program.arguments:

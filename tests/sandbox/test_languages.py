@@ -239,6 +239,37 @@ def test_leaving_before_the_assertions_is_no_pass(box: Opened, language: str):
     assert verdict.passed == 0
 
 
+FRAMEWORKS = {
+    "rust": (
+        "fn two() -> i32 { {body} }\n#[cfg(test)]\nmod tests {\n  use super::*;\n"
+        "  #[test]\n  fn test_two() {\n    assert_eq!(two(), 2);\n  }\n}\n",
+        ("2", "3", "std::process::exit(0)"),
+    ),
+    "ruby": (
+        "require 'test/unit'\ndef two()\n  {body}\nend\n"
+        "class TestTwo < Test::Unit::TestCase\n  def test_two\n    assert_equal(2, two)\n  end\nend\n",
+        ("2", "3", "exit!(0)"),
+    ),
+    "go": (
+        'package main\n\nimport "os"\n\nfunc two() int {\n\t{body}\n}\n\n'
+        'func main() {\n\tif two() != 2 {\n\t\tpanic("no")\n\t}\n\tif false {\n\t\tos.Exit(1)\n\t}\n}\n',
+        ("return 2", "return 3", "os.Exit(0)\n\treturn 0"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_a_frameworks_own_last_words_do_not_matter(box: Opened, name: str):
+    """The other shape of assertions in these languages: run by a harness that prints after them, or in a main."""
+    if detect(find(name)).missing:
+        pytest.skip(f"toolchain: {name}")
+    code, bodies = FRAMEWORKS[name]
+    tests = (check(""),)
+    submissions = [Submission(name, code.replace("{body}", body), tests, mode="compat") for body in bodies]
+    statuses = [box.do(box.sandbox.judge(submission)).status for submission in submissions]
+    assert statuses == ["ok", "runtime_error", "incomplete"]
+
+
 def test_a_language_that_is_not_installed_is_unsupported(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "")
     with opened() as sandbox:

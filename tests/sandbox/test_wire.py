@@ -241,7 +241,7 @@ def test_output_that_is_no_text_does_not_make_the_answer_void():
 
 def test_a_program_for_a_foreign_service_says_what_that_can_hold():
     limits = Limits(cpu_seconds=2, memory_mib=300)
-    program = Program("python", "c", b"in", ("a",), {"f": b"\x00"}, limits)
+    program = Program("python", "c", b"in", ("a",), {"f": b"\x00"}, limits, COMPILING)
     body = wire.program_to_fusion(program)
     assert wire.program_from_fusion(body) == replace(program, compile_limits=replace(COMPILING, wall_seconds=0))
     with pytest.raises(WireError, match="stdin: is not UTF-8"):
