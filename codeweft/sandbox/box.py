@@ -142,7 +142,7 @@ class _Keeper:
         os.close(pidfd)
         _, status, usage = os.wait4(child, 0)
         self._reap_rest()
-        cpu, wall = used_by_children() - before, time.monotonic() - began
+        cpu, wall = used_by_children() - before + watch.lost, time.monotonic() - began
         code, peak = os.waitstatus_to_exitcode(status), max(watch.peak, usage.ru_maxrss * 1024)
         return f"done {code} {cpu} {wall} {peak} {why or 'ended'}"
 

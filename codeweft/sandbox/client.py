@@ -255,7 +255,11 @@ async def open_sandbox(config: SandboxConfig) -> AsyncGenerator[Sandbox]:
     if config.tier == "remote":
         from codeweft.sandbox.remote import RemoteSandbox
 
-        yield RemoteSandbox(config)
+        away = RemoteSandbox(config)
+        try:
+            yield away
+        finally:
+            away.close()
         return
     sandbox = LocalSandbox(config)
     try:

@@ -175,31 +175,30 @@ def described(error: BaseException) -> list[str]:
 
 def answer_calls(argv: list[str]) -> int:
     """Load the code in argv[0], then call its functions as frames say until they end."""
-    channel, load = Channel(), _loader(argv[0])
-    forget_the_sandbox()
-    try:
-        namespace = load()
-    except BaseException as error:  # whatever it is, it is the program's own
-        kind = "uncompilable" if isinstance(error, SyntaxError) else "raised"
-        channel.send({kind: described(error)})
+    channel = Channel()
+    namespace = _loaded(argv[0], channel)
+    if namespace is None:
         return 1
-    channel.send({"ready": True})
     while (asked := channel.receive()) is not None:
         channel.send(_called(namespace, asked))
     return 0
 
 
-def _loader(path: str) -> Callable[[], dict[str, Any]]:
+def _loaded(path: str, channel: Channel) -> dict[str, Any] | None:
+    """The names that a file of code defines, as the module `solution`; None where it fails, which is told."""
     module = types.ModuleType("solution")
     module.__file__ = path
     sys.modules["solution"] = module
-
-    def load() -> dict[str, Any]:
+    forget_the_sandbox()
+    try:
         code = compile(read_file(path), path, "exec", dont_inherit=True)
         exec(code, module.__dict__)
-        return module.__dict__
-
-    return load
+    except BaseException as error:  # whatever it is, it is the program's own
+        kind = "uncompilable" if isinstance(error, SyntaxError) else "raised"
+        channel.send({kind: described(error)})
+        return None
+    channel.send({"ready": True})
+    return module.__dict__
 
 
 def _called(namespace: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
@@ -346,17 +345,16 @@ def _tested(number: int, code: str, namespace: dict[str, Any], stand_in: StandIn
 
 
 def run_together(argv: list[str]) -> int:
-    """The code, argv[0], and the tests, argv[1], in one process; the token, argv[2], ends each test that passed."""
-    code, tests, token = argv
-    channel, load = Channel(), _loader(code)
-    forget_the_sandbox()
-    try:
-        namespace = load()
-    except BaseException as error:  # whatever it is, it is the program's own
-        kind = "uncompilable" if isinstance(error, SyntaxError) else "raised"
-        channel.send({kind: described(error)})
+    """The code, argv[0], and the tests, argv[1], in one process; the token, argv[2], ends each test that passed.
+
+    `candidate` is the function argv[3], as in `run_tests`.
+    """
+    code, tests, token, entry_point = argv
+    channel = Channel()
+    namespace = _loaded(code, channel)
+    if namespace is None:
         return 1
-    channel.send({"ready": True})
+    namespace.setdefault("candidate", namespace.get(entry_point))
     for number, text in enumerate(json.loads(Path(tests).read_bytes())):
         try:
             exec(compile(text, "test", "exec", dont_inherit=True), namespace)

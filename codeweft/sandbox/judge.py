@@ -259,7 +259,7 @@ class Judging:
         tests = json.dumps([test["code"] for test in submission["tests"]]).encode()
         code = submission["setup"] + "\n" + submission["code"]
         files = {"main.py": file_bytes(code), "tests.json": tests}
-        argv = ("main.py", "tests.json", conversation.token)
+        argv = ("main.py", "tests.json", conversation.token, submission["entry_point"])
         step = Step("python", argv, files, limits, harness="together")
         report = await box.run(step, talk=lambda talk: conversation.hold(talk, box))
         return conversation.outcome(report, told)
@@ -348,6 +348,8 @@ def _refusal(mode: str, kinds: set[str], language: str, submission: dict[str, An
         return f"The mode {mode} is not for tests of the kind {kind}."
     if mode == "split" and language != "python":
         return "Only Python's functions can be called from outside: use stdio tests, or the mode compat."
+    if kind == "stdio" and any(test["expected"] is None for test in submission["tests"]):
+        return "A stdio test has no expected output."
     if mode == "compat" and kind != "assert":
         return "The mode compat is for tests of the kind assert."
     if mode == "split" and not submission["entry_point"]:

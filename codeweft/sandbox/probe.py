@@ -7,6 +7,7 @@ and a process outside, must be out of reach of a program inside.
 """
 
 import asyncio
+import errno
 import os
 import socket
 import subprocess
@@ -27,7 +28,6 @@ NAMESPACES = {
 SWITCHES = {
     "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
     "kernel.unprivileged_userns_clone": ("0", "1"),
-    "user.max_user_namespaces": ("0", "10000"),
 }
 CONTAINER = "In a container, start it with --security-opt seccomp=unconfined or --cap-add SYS_ADMIN"
 PROBE_LIMITS = Limits(cpu_seconds=4, memory_mib=128)
@@ -77,8 +77,11 @@ def _allowed(config: SandboxConfig) -> Step:
     return Step("tier", True, f"{config.tier}: {weaker[config.tier]}")
 
 
-def refusal() -> str:
+def refusal(number: int) -> str:
     """What to do about the system's refusal of a namespace."""
+    most = Path("/proc/sys/user/max_user_namespaces")
+    if number == errno.ENOSPC and most.exists():
+        return f"sysctl user.max_user_namespaces=10000, which is {most.read_text().strip()} here"
     for name, (forbidding, allowing) in SWITCHES.items():
         path = Path("/proc/sys", *name.split("."))
         if path.exists() and path.read_text().strip() == forbidding:
@@ -88,11 +91,14 @@ def refusal() -> str:
 
 def _namespaces() -> Step:
     """Each kind of namespace in a process of its own, as the user that cells run as."""
+    if number := _in_child(lambda: None):
+        reason = f"becoming the user {wall.SLOT_USER}, as root has to: {os.strerror(number)}"
+        return Step("namespaces", False, f"{reason}. Start it as a user without privileges.")
     for name, flag in NAMESPACES.items():
         number = _in_child(lambda flag=flag: kernel.unshare(kernel.NEWUSER | flag, "unshare"))
         if number:
             reason = f"unshare of a {name} namespace: {os.strerror(number)}"
-            return Step("namespaces", False, f"{reason}. {refusal()}.")
+            return Step("namespaces", False, f"{reason}. {refusal(number)}.")
     return Step("namespaces", True, ", ".join(NAMESPACES))
 
 
@@ -164,7 +170,8 @@ async def _canaries(sandbox: Sandbox) -> list[Step]:
         steps = []
         for what, code in tries.items():
             ran = await sandbox.run(Program("python", code, limits=PROBE_LIMITS))
-            held = b"LEAK" not in ran.stdout and ran.status != "harness_error"
+            unchanged = Path(secret.name).read_text() == "canary\n"
+            held = unchanged and b"LEAK" not in ran.stdout and ran.status != "harness_error"
             last = ran.stderr.decode(errors="replace").strip().splitlines()[-1:] or [ran.status]
             steps.append(Step(f"canary: {what}", held, last[0][:100] if held else "a program inside reached it"))
         abstract.close()

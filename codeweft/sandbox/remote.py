@@ -10,8 +10,11 @@ import asyncio
 import http.client
 import json
 import os
+import socket
 import ssl
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +28,7 @@ from codeweft.sandbox.outcomes import same_output
 from codeweft.sandbox.plain import PlainError
 
 TRIES, FIRST_PAUSE = 6, 0.5  # of a request that finds no room or no connection; seconds, doubling
+MOST_CONNECTIONS = 128  # at once
 PATIENCE = 900.0  # seconds that one request may take
 TOKEN = "CODEWEFT_SANDBOX_TOKEN"
 BUSY = (429, 502, 503)
@@ -35,14 +39,23 @@ class RemoteSandbox:
 
     def __init__(self, config: SandboxConfig) -> None:
         self.config, self.tier = config, config.tier
-        self.place = urlsplit(config.url if "://" in config.url else f"http://{config.url}")
-        if self.place.scheme not in ("http", "https") or not self.place.hostname:
+        try:
+            self.place = urlsplit(config.url if "://" in config.url else f"http://{config.url}")
+            usable = self.place.scheme in ("http", "https") and self.place.hostname and self.place.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
             raise UserError(f"{config.url} is no address of a service.", "Give one like http://sandbox.example:8014.")
+        self.threads = ThreadPoolExecutor(min(config.waiting, MOST_CONNECTIONS))
         self.facts: dict[str, Any] = {"tier": config.tier, "url": config.url}
         self.room = asyncio.Semaphore(config.waiting)
         self.token = config.token or os.environ.get(TOKEN, "")
         self.lost = ""
         self.foreign = False  # known to have no /judge
+
+    def close(self) -> None:
+        """Ask no more."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, program: Program, deadline: float | None = None) -> Ran:
         """Run a program once."""
@@ -73,7 +86,10 @@ class RemoteSandbox:
                 raise UserError(f"A test cannot be sent: {error}", "Make it an assert test.") from error
             status, answer = await self._post("/judge", body)
             if status == 200:
-                return replace(wire.verdict_from_json(answer["verdicts"][0]), tier=self.tier)
+                verdicts = wire.JUDGE_RESPONSE.read(answer, "")["verdicts"]
+                if len(verdicts) != 1:
+                    raise UserError(f"{self.config.url} answered one submission with {len(verdicts)} verdicts.")
+                return replace(verdicts[0], tier=self.tier)
             if status != 404:
                 reason = f"{self.config.url} refused a submission: {_words(status, answer)}."
                 raise UserError(reason, "Mend that, then retry.")
@@ -111,7 +127,7 @@ class RemoteSandbox:
         async with self.room:
             for attempt in range(TRIES):
                 try:
-                    status, text = await asyncio.to_thread(self._sent, path, data)
+                    status, text = await self._exchanged(path, data)
                 except (OSError, http.client.HTTPException) as error:
                     reason = str(error) or type(error).__name__
                 else:
@@ -121,14 +137,24 @@ class RemoteSandbox:
                 await asyncio.sleep(FIRST_PAUSE * 2**attempt if attempt + 1 < TRIES else 0)
         raise UserError(f"{self.config.url} does not answer: {reason}.", "See that the service runs and has room.")
 
-    def _sent(self, path: str, data: bytes) -> tuple[int, bytes]:
+    async def _exchanged(self, path: str, data: bytes) -> tuple[int, bytes]:
+        """Status and body; whoever gives up hangs up, which ends what was asked."""
+        connection = self._connection()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.threads, self._sent, connection, path, data)
+        except asyncio.CancelledError:
+            if connection.sock is not None:
+                with suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+            raise
+
+    def _connection(self) -> http.client.HTTPConnection:
         host, port = self.place.hostname or "", self.place.port
         if self.place.scheme == "https":
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, port, timeout=PATIENCE, context=ssl.create_default_context()
-            )
-        else:
-            connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
+            return http.client.HTTPSConnection(host, port, timeout=PATIENCE, context=ssl.create_default_context())
+        return http.client.HTTPConnection(host, port, timeout=PATIENCE)
+
+    def _sent(self, connection: http.client.HTTPConnection, path: str, data: bytes) -> tuple[int, bytes]:
         try:
             headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
             connection.request("POST", self.place.path.rstrip("/") + path, data, headers)
@@ -141,7 +167,7 @@ class RemoteSandbox:
 def _parsed(text: bytes) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
 
 

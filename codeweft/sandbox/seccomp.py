@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 NUMBERS: dict[str, tuple[int | None, int | None]] = {
     # looked at more closely: see _checks
     "socket": (41, 198), "socketpair": (53, 199), "clone": (56, 220), "ioctl": (16, 29), "mmap": (9, 222),
-    "setsockopt": (54, 208),
+    "setsockopt": (54, 208), "prlimit64": (302, 261),
     # absent, so that libraries take the older call instead
     "clone3": (435, 435), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
     "memfd_create": (319, 279), "memfd_secret": (447, 447),
@@ -133,6 +133,8 @@ def _checks(families: Sequence[int]) -> dict[str, list[_Step]]:
             _Step(EQUAL, TERMINAL_INPUT, yes="EPERM"),
             _Step(EQUAL, CONSOLE, yes="EPERM", no="allow"),
         ],
+        # its own limits only: pid 1 of the box has the same user, and needs its own
+        "prlimit64": [_argument(0), _Step(EQUAL, 0, yes="allow", no="EPERM")],
         "mmap": [
             _argument(3),
             _Step(AND, SHARED_ANONYMOUS),

@@ -12,6 +12,7 @@ import signal
 from typing import Any
 
 TICK = os.sysconf("SC_CLK_TCK")
+TIMES, START_OF_STACK = slice(11, 15), 25  # places in /proc/PID/stat behind the name
 PRIVATE = ("RssAnon:", "VmSwap:", "VmPTE:")
 SOCKET_BUFFER = 208 << 10  # bytes that one socket may hold back (net.core.wmem_default)
 
@@ -21,25 +22,40 @@ class Watch:
 
     def __init__(self, step: dict[str, Any]) -> None:
         self.cpu, self.memory = step["limits"]["cpu_seconds"], step["limits"]["memory_mib"] << 20
-        self.warm = step["kind"] == "python"
-        self.inherited: int | None = None  # private memory that a fork of the warm interpreter has from the start
+        self.own: tuple[str, int] | None = None  # what tells forks of the warm interpreter, and their first memory
         self.peak = 0
+        self.highest = self.lost = self.missing = 0.0
 
     def look(self, before: float) -> str:
         """What is used up, or nothing."""
-        if self.inherited is None:
-            self.inherited = _private_bytes("self") if self.warm else 0
-        memory, cpu = 0, 0.0
+        if self.own is None:
+            self.own = _stat("self")[START_OF_STACK], _private_bytes("self")
+        memory, cpu = 0, used_by_children() - before
         for process in processes_here():
             try:
-                memory += max(_private_bytes(process) - self.inherited, 0)
-                cpu += _seconds(process)
+                fields = _stat(process)
+                # a fork of pid 1 has what pid 1 had, until it starts another program and gets a stack of its own
+                inherited = self.own[1] if fields[START_OF_STACK] == self.own[0] else 0
+                memory += max(_private_bytes(process) - inherited, 0)
+                cpu += sum(map(int, fields[TIMES])) / TICK
             except (OSError, IndexError, ValueError):
                 continue  # it ended meanwhile
         self.peak = max(self.peak, memory + _scratch_bytes() + (_socket_bytes() if os.getpid() == 1 else 0))
         if self.peak > self.memory:
             return "memory"
-        return "cpu" if cpu + used_by_children() - before > self.cpu else ""
+        return "cpu" if self._used(cpu) > self.cpu else ""
+
+    def _used(self, cpu: float) -> float:
+        """Processor seconds in all, with those that nobody can tell any more.
+
+        The time of a child that nobody waits for (SIGCHLD ignored) is gone when it ends. What all processes tell
+        together never falls otherwise, but for the moment between an end and its wait: so a fall counts when it lasts.
+        """
+        fall = max(self.highest - (cpu + self.lost), 0.0)
+        self.lost += min(fall, self.missing)
+        self.missing = fall
+        self.highest = max(self.highest, cpu + self.lost)
+        return cpu + self.lost
 
     def count_files(self) -> None:
         """Files in memory count until the end; a quick program may never have been looked at."""
@@ -89,8 +105,15 @@ def end_descendants(child: int) -> None:
 
 def _private_bytes(process: str) -> int:
     """Memory of a process that nothing outside it shares: its pages, those swapped out, and the tables of its pages."""
-    lines = _text(f"/proc/{process}/status").splitlines()
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(PRIVATE))
+    lines = _private_lines(f"/proc/{process}/status")
+    if not lines and process != "self":  # its first thread has ended, and others go on
+        threads = os.listdir(f"/proc/{process}/task")  # noqa: PTH208
+        lines = next(filter(None, (_private_lines(f"/proc/{process}/task/{thread}/status") for thread in threads)), [])
+    return sum(int(line.split()[1]) << 10 for line in lines)
+
+
+def _private_lines(path: str) -> list[str]:
+    return [line for line in _text(path).splitlines() if line.startswith(PRIVATE)]
 
 
 def _socket_bytes() -> int:
@@ -108,14 +131,14 @@ def _text(path: str) -> str:
         content = b""
         while piece := os.read(descriptor, 1 << 16):
             content += piece
-        return content.decode()
+        return content.decode(errors="replace")
     finally:
         os.close(descriptor)
 
 
-def _seconds(process: str) -> float:
-    fields = _text(f"/proc/{process}/stat").rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / TICK
+def _stat(process: str) -> list[str]:
+    """The fields of /proc/PROCESS/stat behind the name, which may hold anything."""
+    return _text(f"/proc/{process}/stat").rpartition(")")[2].split()
 
 
 def _scratch_bytes() -> int:

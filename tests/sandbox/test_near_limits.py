@@ -159,7 +159,8 @@ def test_a_testers_box_that_is_gone_is_told_as_such():
 
 # --- for real ------------------------------------------------------------------------------------------------------
 
-BURN = "import time\ndef f():\n    while time.process_time() < {}: pass\n    return 1\nif __name__ == '__main__':\n    print(f())"
+BURN = "import time\ndef f():\n    while time.process_time() < {}: pass\n    return 1\n"
+BURN += "if __name__ == '__main__':\n    print(f())"
 TIGHT = replace(SMALL, cpu_seconds=0.3)
 
 

@@ -53,7 +53,7 @@ def test_a_run_reports_output_time_and_memory(box: Opened):
         ("class Mine(SystemExit): code = 6\nraise Mine", 6, "", ""),
         ("class Mine(SystemExit):\n    code = property(lambda self: 1 / 0)\nraise Mine", 1, "", ""),
         ("class Mine(int):\n    def __and__(self, other): return 'no'\nraise SystemExit(Mine(3))", 3, "", ""),
-        ("class Mine:\n    __class__ = int\n    def __str__(self): return 'mine'\nraise SystemExit(Mine())", 1, "", "mine\n"),
+        ("class I:\n    __class__ = int\n    def __str__(self): return 'me'\nraise SystemExit(I())", 1, "", "me\n"),
         ("class Mine:\n    def __str__(self): return 1 / 0\nraise SystemExit(Mine())", 1, "", ""),
         ("import sys; sys.stdout = None", 0, "", ""),
         ("import io, sys; print('a'); sys.stdout = io.StringIO(); print('b')", 0, "a\n", ""),

@@ -61,7 +61,7 @@ linkat 265 37; symlinkat 266 36; readlinkat 267 78; fchmodat 268 53; faccessat 2
 73; set_robust_list 273 99; get_robust_list 274 100; splice 275 76; tee 276 77; sync_file_range 277 84; utimensat
 280 88; epoll_pwait 281 22; signalfd 282 -; timerfd_create 283 85; eventfd 284 -; fallocate 285 47; timerfd_settime
 286 86; timerfd_gettime 287 87; accept4 288 242; signalfd4 289 74; eventfd2 290 19; epoll_create1 291 20; dup3 292
-24; pipe2 293 59; inotify_init1 294 26; preadv 295 69; pwritev 296 70; recvmmsg 299 243; prlimit64 302 261;
+24; pipe2 293 59; inotify_init1 294 26; preadv 295 69; pwritev 296 70; recvmmsg 299 243; 
 name_to_handle_at 303 264; syncfs 306 267; sendmmsg 307 269; getcpu 309 168; sched_setattr 314 274; sched_getattr
 315 275; renameat2 316 276; seccomp 317 277; getrandom 318 278; execveat 322 281; membarrier 324 283; mlock2 325
 284; copy_file_range 326 285; preadv2 327 286; pwritev2 328 287; pkey_mprotect 329 288; pkey_alloc 330 289; statx
@@ -86,7 +86,7 @@ clone3 435 435; io_uring_setup 425 425; io_uring_enter 426 426; io_uring_registe
 memfd_secret 447 447
 """
 CHECKED = """
-socket 41 198; socketpair 53 199; clone 56 220; ioctl 16 29; mmap 9 222; setsockopt 54 208
+socket 41 198; socketpair 53 199; clone 56 220; ioctl 16 29; mmap 9 222; setsockopt 54 208; prlimit64 302 261
 """
 
 
@@ -254,6 +254,11 @@ def test_memory_that_no_limit_counts_is_refused_unless_something_counts_it(machi
     assert outcome(machine, "memfd_create", shared_memory=True) == ALLOW
     assert outcome(machine, "memfd_secret", shared_memory=True) == "ENOSYS"
     assert outcome(machine, "shmget", shared_memory=True) == "EPERM"
+
+
+def test_a_process_may_set_its_own_limits_and_no_others(machine: str):
+    assert outcome(machine, "prlimit64", 0, 7) == ALLOW
+    assert outcome(machine, "prlimit64", 1, 7) == "EPERM"
 
 
 def test_socket_buffers_cannot_be_enlarged_and_other_options_can_be_set(machine: str):
