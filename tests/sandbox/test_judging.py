@@ -296,12 +296,18 @@ def test_a_test_that_does_not_compile_is_refused_and_blames_no_answer(box: Opene
     assert verdict.status == "refused"
 
 
+def test_tests_beside_the_answer_find_it_by_either_name(box: Opened):
+    both = check("assert f(2) == 4"), check("assert candidate(2) == 4")
+    assert brief(box.judge(DOUBLE, *both, mode="compat")) == ("ok", 2, 2)
+
+
 MISMATCHES = {
     "There are no tests": ((), {}),
     "of one kind": ((call(1, expected=2), check("assert f(1) == 2")), {}),
     "not for tests of the kind stdio": ((stdio("1", "2"),), {"mode": "split"}),
     "not for tests of the kind call": ((call(1, expected=2),), {"mode": "stdio"}),
     "The mode compat is for tests of the kind assert": ((call(1, expected=2),), {"mode": "compat"}),
+    "has no expected output": ((stdio("1", "2"), records.Test("stdio", stdin="1")), {}),
     "no function to call": ((call(1, expected=2),), {"entry_point": ""}),
     "Without an entry_point": ((check("assert 1"),), {"entry_point": ""}),
 }  # fmt: skip

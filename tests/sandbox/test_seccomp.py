@@ -61,7 +61,7 @@ linkat 265 37; symlinkat 266 36; readlinkat 267 78; fchmodat 268 53; faccessat 2
 73; set_robust_list 273 99; get_robust_list 274 100; splice 275 76; tee 276 77; sync_file_range 277 84; utimensat
 280 88; epoll_pwait 281 22; signalfd 282 -; timerfd_create 283 85; eventfd 284 -; fallocate 285 47; timerfd_settime
 286 86; timerfd_gettime 287 87; accept4 288 242; signalfd4 289 74; eventfd2 290 19; epoll_create1 291 20; dup3 292
-24; pipe2 293 59; inotify_init1 294 26; preadv 295 69; pwritev 296 70; recvmmsg 299 243; 
+24; pipe2 293 59; inotify_init1 294 26; preadv 295 69; pwritev 296 70; recvmmsg 299 243;
 name_to_handle_at 303 264; syncfs 306 267; sendmmsg 307 269; getcpu 309 168; sched_setattr 314 274; sched_getattr
 315 275; renameat2 316 276; seccomp 317 277; getrandom 318 278; execveat 322 281; membarrier 324 283; mlock2 325
 284; copy_file_range 326 285; preadv2 327 286; pwritev2 328 287; pkey_mprotect 329 288; pkey_alloc 330 289; statx
