@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from codeweft.sandbox import harness, kernel
-from codeweft.sandbox.watch import Watch, end_descendants, used_by_children
+from codeweft.sandbox.watch import Watch, end_descendants, tasks_of, used_by_children
 
 FIRST_LOOK, LAST_LOOK = 0.015, 0.025  # seconds between two looks of the watchdog, growing
 INLINE = 60_000  # bytes of a step that fit into its message; a longer one is behind a descriptor
@@ -37,6 +37,7 @@ class Confinement:
 
     confine: Callable[[str], None]  # is given the box's folder
     namespaces: bool
+    user: int = 0  # as whom programs run where there are no namespaces
 
 
 def live(control: socket.socket, shape: dict[str, int], confinement: Confinement) -> None:
@@ -190,7 +191,7 @@ def become(step: dict[str, Any], streams: list[int], confinement: Confinement, f
         foreign = step["kind"] == "exec"
         _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL if foreign else _signal.SIG_IGN)
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL if foreign else _signal.default_int_handler)
-        set_limits(step["limits"])
+        set_limits(step["limits"], 0 if confinement.namespaces else tasks_of(confinement.user))
         confinement.confine(folder)
         if not confinement.namespaces:  # and not before: becoming another user forgets it
             kernel.die_with_parent()
@@ -215,14 +216,17 @@ def become(step: dict[str, Any], streams: list[int], confinement: Confinement, f
         os._exit(code)
 
 
-def set_limits(limits: dict[str, Any]) -> None:
-    """What the kernel enforces by itself. Address space is left alone: it kills node and java, not memory hogs."""
+def set_limits(limits: dict[str, Any], others: int) -> None:
+    """What the kernel enforces by itself. Address space is left alone: it kills node and java, not memory hogs.
+
+    `others` are tasks that the user has already: without a user namespace the kernel counts them all.
+    """
     mebibyte = 1 << 20
     seconds = int(limits["cpu_seconds"]) + 1
     pairs = {
         resource.RLIMIT_CPU: (seconds, seconds + 1),
         resource.RLIMIT_DATA: limits["memory_mib"] * mebibyte,
-        resource.RLIMIT_NPROC: limits["tasks"] + 2,  # the zygote and pid 1 count as well
+        resource.RLIMIT_NPROC: limits["tasks"] + 2 + others,  # the zygote and pid 1 count as well
         resource.RLIMIT_FSIZE: limits["file_mib"] * mebibyte,
         resource.RLIMIT_NOFILE: limits["open_files"],
         resource.RLIMIT_STACK: limits["stack_mib"] * mebibyte,

@@ -47,7 +47,8 @@ def main() -> None:
         importlib.import_module(name)
     site.setquit()  # exit and quit, without which many a program does not end well, and help
     site.sethelper()
-    confinement = box.Confinement(_behind_a_wall() if namespaces else _without_walls(facts), namespaces)
+    user = facts["user"] if facts.get("user") is not None else os.geteuid()
+    confinement = box.Confinement(_behind_a_wall() if namespaces else _without_walls(facts), namespaces, user)
     sys.path[:] = [place for place in sys.path if place != facts["code"]]
     sys.path += facts["packages"]
     sys.argv = [""]

@@ -80,6 +80,12 @@ def exception_words(described: Any) -> str:
     return "an exception"
 
 
+def failure_words(described: Any) -> str:
+    """What a test raised; the message of an assertion is left out, since it may tell what was expected."""
+    words = exception_words(described)
+    return "an assertion does not hold." if words.startswith("AssertionError") else words
+
+
 class Calls(Conversation):
     """`call` tests: all inputs go in, one value after the other comes out and is compared here."""
 
@@ -154,7 +160,7 @@ class Together(Conversation):
                 if said.get("token") == self.token and said.get("test") == number:
                     self.passed += 1
                 elif said.get("ok") is False:
-                    self.fail("wrong", f"Test {number + 1}: {exception_words(said.get('error'))}")
+                    self.fail("wrong", f"Test {number + 1}: {failure_words(said.get('error'))}")
                 else:
                     self.fail("bad_output", f"Test {number + 1}: the token is missing.")
                 if self.status and self.stop_early:
@@ -235,7 +241,7 @@ class Relay(Conversation):
         elif said.get("candidate"):
             self.fail("runtime_error", place + exception_words(said["error"]))
         else:
-            self.fail("wrong", place + exception_words(said["error"]))
+            self.fail("wrong", place + failure_words(said["error"]))
 
     def outcome(self, report: Report, limits: Limits, of_tests: Report | None = None) -> Outcome:
         """The verdict; tests that used up their own limits are a fault of the harness, told as such."""

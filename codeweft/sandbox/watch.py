@@ -74,14 +74,33 @@ def descendants(parent: int) -> list[int]:
     found, waiting = [], [parent]
     while waiting:
         number = waiting.pop()
-        try:
-            for thread in os.listdir(f"/proc/{number}/task"):  # noqa: PTH208 (each thread has its own children)
+        for thread in _threads(number):  # each has its own children
+            try:
                 children = list(map(int, _text(f"/proc/{number}/task/{thread}/children").split()))
-                found += children
-                waiting += children
+            except OSError:
+                continue
+            found += children
+            waiting += children
+    return found
+
+
+def _threads(process: int | str) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{process}/task")  # noqa: PTH208
+    except OSError:
+        return []
+
+
+def tasks_of(user: int) -> int:
+    """Processes and threads of a user on the whole machine."""
+    total = 0
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        try:
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == user:  # noqa: PTH116
+                total += len(_threads(name))
         except OSError:
             continue
-    return found
+    return total
 
 
 def end_descendants(child: int) -> None:

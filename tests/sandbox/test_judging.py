@@ -195,8 +195,10 @@ def test_values_are_compared_outside(box: Opened, returned: str, expected: Any, 
 def test_no_detail_tells_what_was_expected(box: Opened, returned: str):
     marker = 918273645
     code = f"def f(*x):\n    return {returned}"
-    for test in (call(1, expected=marker), check(f"expected = {marker}\nassert f(1) == expected")):
-        verdict = box.judge(code, test)
+    asserted = check(f"assert f(1) == {marker}, 'expected {marker}'")
+    compared = check(f"import unittest\nunittest.TestCase().assertEqual(f(1), {marker})")
+    for test, mode in ((call(1, expected=marker), None), (asserted, None), (compared, None), (asserted, "compat")):
+        verdict = box.judge(code, test, mode=mode)
         assert verdict.status != "ok"
         assert str(marker) not in verdict.detail
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sandbox.opened import SMALL, Opened, below, opened
@@ -12,6 +13,11 @@ from sandbox.opened import SMALL, Opened, below, opened
 from codeweft.sandbox.config import MIB, Limits, Program, SandboxConfig
 
 SHORT = replace(SMALL, wall_seconds=1.0)
+
+
+def slow(value: str) -> Any:
+    """A case for the slow tests."""
+    return pytest.param(value, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +31,11 @@ def box() -> Iterator[Opened]:
     [
         "while True: pass",
         "import os\nfor _ in range(3): os.fork()\nwhile True: pass",
-        "import threading\nfor _ in range(3): threading.Thread(target=lambda: [0 for _ in iter(int, 1)]).start()",
+        slow("import threading\nfor _ in range(3): threading.Thread(target=lambda: [0 for _ in iter(int, 1)]).start()"),
         "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass",
         "import os\nwhile True:\n    if os.fork() == 0: os._exit(sum(range(10 ** 5)) & 1)\n    os.wait()",
-        "import time\nwhile True: time.sleep(1e-9)",
-        "int('9' * 4000) ** 10 ** 6",
+        slow("import time\nwhile True: time.sleep(1e-9)"),
+        slow("int('9' * 4000) ** 10 ** 6"),
     ],
 )
 def test_processor_time_is_limited_for_all_processes_together(box: Opened, code: str):
@@ -66,7 +72,10 @@ MEMORY = {
 }
 
 
-@pytest.mark.parametrize("what", MEMORY)
+QUICK = ("one array", "files in the box", "many children")
+
+
+@pytest.mark.parametrize("what", [what if what in QUICK else slow(what) for what in MEMORY])
 def test_memory_is_limited_for_all_processes_and_files_together(box: Opened, what: str):
     ran = box.python(MEMORY[what], replace(SMALL, cpu_seconds=5.0, disk_mib=512, file_mib=64))
     assert ran.status == "memory_limit", (ran.detail, ran.stderr)
