@@ -3,6 +3,8 @@
 In:  the code mix of the folder of shared data, where it is (CODEWEFT_SHARED, else ../shared); else built-in sources.
 Out: runs/small, runs/small-plain; benchmarks/results/small.json and, from it alone, docs/results/small.md.
 
+`collect NOTE` writes the results of runs that were made by hand, with a sentence on how; `page` writes the page anew.
+
 Both runs read the same documents with the same settings; the plain one has `tokens.fim_rate` 0. It gets the text before
 the hole alone, which is all that a model without infilling can use; holes, judging and copying are the same.
 """
@@ -76,9 +78,9 @@ def main() -> None:
     collect(about)
 
 
-def collect(about: str) -> None:
-    """Write the results of those of the two runs that are finished."""
-    table: dict[str, Any] = {"sources": about, "machine": machine() | {"torch": torch.__version__}}
+def collect(about: str, note: str = "") -> None:
+    """Write the results of those of the two runs that are finished, with a note on how they were made."""
+    table: dict[str, Any] = {"sources": about, "machine": machine() | {"torch": torch.__version__}, "note": note}
     table["runs"] = {name: collected(run) for name, run in RUNS.items() if read_manifest(run / "evaluate")}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(table, indent=1) + "\n")
@@ -129,7 +131,12 @@ def write_page(table: dict[str, Any]) -> None:
         ]
         lines.append(f"| {stage} | " + " | ".join(cells) + " |")
     totals = [sum(each["seconds"] for each in run["stages"].values()) / 60 for run in runs.values()]
-    lines += ["| together | " + " | ".join(f"{minutes:.1f} min" for minutes in totals) + " |", ""]
+    used = [sum(each["cpu_seconds"] for each in run["stages"].values()) / 60 for run in runs.values()]
+    cells = " | ".join(
+        f"{minutes:.1f} min, {processor:.1f} processor min" for minutes, processor in zip(totals, used, strict=True)
+    )
+    lines += [f"| together | {cells} |", ""]
+    lines += [table["note"], ""] if table.get("note") else []
     protocol = next(iter(runs.values()))["tasks"]
     lines += [f"- {labels[name]}: {protocol[name]['protocol']}." for name in labels if "protocol" in protocol[name]]
     PAGE.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +146,7 @@ def write_page(table: dict[str, Any]) -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["page"]:
         write_page(json.loads(RESULTS.read_text()))
-    elif sys.argv[1:] == ["collect"]:
-        collect(sources()[0])
+    elif sys.argv[1:2] == ["collect"]:
+        collect(sources()[0], " ".join(sys.argv[2:]))
     else:
         main()
