@@ -25,9 +25,14 @@ KNOWN_DEFECTS = {
     "Rust/32": "HumanEval-X 2 has put its tests into a comment, so that `cargo test` runs none; those of HumanEvalPack "
     "draw polynomials on which its Newton iteration does not end: `cargo test` runs into its time limit.",
 }
+# Buggy solutions that pass, officially too.
+WRONG_BUT_PASSING = {
+    "CPP/23": "is called strlen, and so is the function of <cstring> that the test's literals suit better: the answer is "
+    "never called. `g++` of the published program: passes.",
+}
 PYTHON_SETS = ("human-eval", "human-eval-plus", "mbpp", "mbpp-plus")
-QUICK = {"human-eval": 4, "human-eval-plus": 7, "mbpp": 24, "mbpp-plus": 9, "python": 4, "js": 4}  # every so many-th
-COMPILED = 41  # every so many-th program of a language that takes up to a second to compile
+QUICK = {"human-eval": 4, "human-eval-plus": 7, "mbpp": 24, "mbpp-plus": 9, "python": 4, "js": 8}  # every so many-th
+COMPILED = 55  # every so many-th program of a language that takes up to a second to compile
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +64,8 @@ class Held:
         """Passes of solutions that should fail, and what was not judged at all, in words."""
         unjudged = ("ok", "harness_error", "refused", "unsupported")
         found = self.verdicts(submissions)
-        return {name: told(verdict) for name, verdict in found.items() if verdict.status in unjudged}
+        faults = {name: told(verdict) for name, verdict in found.items() if verdict.status in unjudged}
+        return {name: words for name, words in faults.items() if name not in WRONG_BUT_PASSING}
 
 
 def told(verdict: Verdict) -> str:
