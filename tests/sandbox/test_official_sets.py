@@ -23,12 +23,13 @@ Named = Iterable[tuple[str, Submission]]
 KNOWN_DEFECTS = {
     "Go/95": "looks at two keys in the random order of a map. `go test` of the published program: fails, now and then.",
     "Rust/32": "HumanEval-X 2 has put its tests into a comment, so that `cargo test` runs none; those of HumanEvalPack "
-    "draw polynomials on which its Newton iteration does not end: `cargo test` runs into its time limit.",
+    "draw polynomials on which its Newton iteration does not end: `cargo test` (rand's stand-in as here) was stopped "
+    "after two minutes.",
 }
 # Buggy solutions that pass, officially too.
 WRONG_BUT_PASSING = {
-    "CPP/23": "is called strlen, and so is the function of <cstring> that the test's literals suit better: the answer is "
-    "never called. `g++` of the published program: passes.",
+    "CPP/23": "is called strlen, and so is the function of <cstring> that the test's literals suit better, so that the "
+    "answer is never called. `g++` of the published program: passes.",
 }
 PYTHON_SETS = ("human-eval", "human-eval-plus", "mbpp", "mbpp-plus")
 QUICK = {"human-eval": 4, "human-eval-plus": 7, "mbpp": 24, "mbpp-plus": 9, "python": 4, "js": 8}  # every so many-th
