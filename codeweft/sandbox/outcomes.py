@@ -9,7 +9,7 @@ from codeweft.sandbox.cells import Report
 from codeweft.sandbox.config import Limits
 
 WHY = {"cpu": "time_limit", "wall": "time_limit", "memory": "memory_limit", "output": "output_limit"}
-SIGXCPU, SIGKILL = 24, 9
+SIGXCPU = 24
 MEMORY_WORDS = (
     b"MemoryError", b"std::bad_alloc", b"OutOfMemoryError", b"heap out of memory", b"memory allocation of",
     b"Allowed memory size", b"annot allocate memory", b"out of memory",
@@ -33,10 +33,10 @@ def status_of(report: Report, limits: Limits) -> str:
     """The status that a report means for a program that was to end by itself with exit code 0."""
     if report.why in WHY:
         return WHY[report.why]
+    if report.exit_code == -SIGXCPU or report.cpu_seconds > limits.cpu_seconds:
+        return "time_limit"  # the latter also of one that ended between two looks of the watchdog
     if report.exit_code == 0:
         return "ok"
-    if report.exit_code == -SIGXCPU or (report.exit_code == -SIGKILL and report.cpu_seconds >= limits.cpu_seconds):
-        return "time_limit"
     if any(word in report.stderr for word in MEMORY_WORDS):
         return "memory_limit"
     return "runtime_error"
@@ -52,6 +52,8 @@ def detail_of(report: Report, limits: Limits) -> str:
     }
     if report.why in words:
         return words[report.why]
+    if report.cpu_seconds > limits.cpu_seconds:
+        return words["cpu"]
     last = report.stderr.decode(errors="replace").strip().splitlines()[-1:]
     code = report.exit_code or 0
     ending = f"signal {-code}" if code < 0 else f"exit code {code}"

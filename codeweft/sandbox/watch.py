@@ -12,7 +12,8 @@ import signal
 from typing import Any
 
 TICK = os.sysconf("SC_CLK_TCK")
-TIMES, START_OF_STACK = slice(11, 15), 25  # places in /proc/PID/stat behind the name
+# places in /proc/PID/stat behind the name
+OWN_TIME, WAITED_TIME, START_TIME, START_OF_STACK = slice(11, 13), slice(13, 15), 19, 25
 PRIVATE = ("RssAnon:", "VmSwap:", "VmPTE:")
 SOCKET_BUFFER = 208 << 10  # bytes that one socket may hold back (net.core.wmem_default)
 
@@ -24,38 +25,44 @@ class Watch:
         self.cpu, self.memory = step["limits"]["cpu_seconds"], step["limits"]["memory_mib"] << 20
         self.own: tuple[str, int] | None = None  # what tells forks of the warm interpreter, and their first memory
         self.peak = 0
-        self.highest = self.lost = self.missing = 0.0
+        self.seen: dict[tuple[str, str], tuple[float, float]] = {}  # seconds of its own, of children it waited for
+        self.waited = self.owed = self.lost = 0.0
 
     def look(self, before: float) -> str:
         """What is used up, or nothing."""
         if self.own is None:
             self.own = _stat("self")[START_OF_STACK], _private_bytes("self")
-        memory, cpu = 0, used_by_children() - before
+        memory, seconds = 0, {}
         for process in processes_here():
             try:
                 fields = _stat(process)
                 # a fork of pid 1 has what pid 1 had, until it starts another program and gets a stack of its own
                 inherited = self.own[1] if fields[START_OF_STACK] == self.own[0] else 0
                 memory += max(_private_bytes(process) - inherited, 0)
-                cpu += sum(map(int, fields[TIMES])) / TICK
+                own, waited = (sum(map(int, fields[place])) / TICK for place in (OWN_TIME, WAITED_TIME))
+                seconds[process, fields[START_TIME]] = own, waited
             except (OSError, IndexError, ValueError):
                 continue  # it ended meanwhile
         self.peak = max(self.peak, memory + _scratch_bytes() + (_socket_bytes() if os.getpid() == 1 else 0))
         if self.peak > self.memory:
             return "memory"
-        return "cpu" if self._used(cpu) > self.cpu else ""
+        return "cpu" if self._used(seconds, used_by_children() - before) > self.cpu else ""
 
-    def _used(self, cpu: float) -> float:
-        """Processor seconds in all, with those that nobody can tell any more.
+    def _used(self, seconds: dict[tuple[str, str], tuple[float, float]], reaped: float) -> float:
+        """Processor seconds in all, with those that nobody tells any more.
 
-        The time of a child that nobody waits for (SIGCHLD ignored) is gone when it ends. What all processes tell
-        together never falls otherwise, but for the moment between an end and its wait: so a fall counts when it lasts.
+        The time of a child that nobody waits for (SIGCHLD ignored) is gone when it ends. So what was last seen of each
+        process that is gone is owed, until as much appears in the account of those that wait. What is owed counts from
+        the next look on: a process may end between two lines of /proc.
         """
-        fall = max(self.highest - (cpu + self.lost), 0.0)
-        self.lost += min(fall, self.missing)
-        self.missing = fall
-        self.highest = max(self.highest, cpu + self.lost)
-        return cpu + self.lost
+        waited = reaped + sum(own_and_waited[1] for own_and_waited in seconds.values())
+        gone = [self.seen[process] for process in self.seen if process not in seconds]
+        appeared = waited - self.waited + sum(own_and_waited[1] for own_and_waited in gone)
+        newly_owed = sum(map(sum, gone))
+        self.owed = max(self.owed + newly_owed - max(appeared, 0.0), 0.0)
+        self.seen, self.waited = seconds, waited
+        self.lost = max(self.owed - newly_owed, 0.0)
+        return reaped + sum(map(sum, seconds.values())) + self.lost
 
     def count_files(self) -> None:
         """Files in memory count until the end; a quick program may never have been looked at."""
