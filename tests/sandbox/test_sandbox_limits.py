@@ -1,14 +1,11 @@
 """Each limit of a box ends or holds what goes beyond it, says which one it was, and leaves the next run alone."""
 
-import asyncio
-import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox.opened import SMALL, Opened, below, opened
+from sandbox.opened import SMALL, Opened, opened
 
 from codeweft.sandbox.config import MIB, Limits, Program, SandboxConfig
 
@@ -177,29 +174,6 @@ def test_nothing_of_one_run_is_left_in_the_next(box: Opened):
     )
     assert box.says(look) == before
     assert box.state()["deaths"] == 0
-
-
-async def many(sandbox: Opened, count: int) -> None:
-    program = Program("python", "print(1)", limits=SMALL)
-    done = await asyncio.gather(*(sandbox.sandbox.run(program) for _ in range(count)))
-    assert all(ran.stdout == b"1\n" for ran in done)
-
-
-@pytest.mark.slow
-def test_ten_thousand_runs_leave_nothing_behind():
-    """Descriptors, processes, mounts and folders are as many after them as before."""
-    with opened() as sandbox:
-
-        def counts() -> tuple[int, int, str]:
-            descriptors = [*Path("/proc/self/fd").iterdir(), *Path(f"/proc/{sandbox.supervisor}/fd").iterdir()]
-            return len(descriptors), len(below(os.getpid())), Path("/proc/self/mounts").read_text()
-
-        sandbox.says("print(1)")
-        before = counts()
-        for _ in range(100):
-            sandbox.do(many(sandbox, 100))
-        assert counts() == before
-        assert sandbox.state()["boxes"] == 10_001
 
 
 @pytest.mark.parametrize("name", ["cpu_seconds", "memory_mib", "tasks", "stdout_bytes", "open_files"])
