@@ -70,6 +70,7 @@ class LocalSandbox:
         self.kept: OrderedDict[str, Verdict] = OrderedDict()
         self.number = 0
         self.lost = ""
+        self.folder = ""  # the supervisor's, to be removed where it cannot do so any more
 
     async def start(self) -> None:
         """Start the supervisor; UserError with its reason where the tier cannot be had."""
@@ -91,6 +92,7 @@ class LocalSandbox:
             await self.close()
             raise UserError(message, next_step)
         self.facts = {"tier": self.tier, "kernel": os.uname().release, **greeting["ready"]}
+        self.folder = greeting["folder"]
         self.listening = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
@@ -121,6 +123,8 @@ class LocalSandbox:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        if self.folder:
+            supervisor.remove(Path(self.folder))
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The supervisor's answer, once there is room for a question; the time spent waiting for it counts."""

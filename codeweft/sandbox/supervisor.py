@@ -261,7 +261,8 @@ async def main(descriptor: int) -> None:
             config = SandboxConfig(**greeting["config"])
             pool = Pool(config, folder)
             await pool.start()
-            send(writer, {"ready": {"seconds": time.monotonic() - began, "user": os.geteuid()}})
+            facts = {"seconds": time.monotonic() - began, "user": os.geteuid()}
+            send(writer, {"ready": facts, "folder": name})
             await Supervisor(pool, writer).serve(reader)
         except CellDied as error:
             send(writer, {"refused": [f"The sandbox cannot be set up: {error}", "See codeweft sandbox probe."]})

@@ -20,6 +20,13 @@ from codeweft.sandbox import landlock
 from codeweft.sandbox.wall import SLOT_USER
 
 pytestmark = pytest.mark.skipif(bool(landlock.missing()), reason="toolchain: this kernel's Landlock lacks something")
+
+
+def slow(*values: str) -> Any:
+    """A case for the slow tests."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 LIMITS: dict[str, Any] = {"cpu_seconds": 2.0, "wall_seconds": 20.0, "memory_mib": 128, "tasks": 40}
 ROOT = pytest.param(
     None, id="root", marks=[pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="toolchain: not root")]
@@ -69,10 +76,10 @@ def test_compiled_programs_run(box: Driven):
 @pytest.mark.parametrize(
     ("code", "status"),
     [
-        ("while True: pass", "time_limit"),
+        slow("while True: pass", "time_limit"),
         ("import os\nfor _ in range(3): os.fork()\nwhile True: pass", "time_limit"),
         ("import time; time.sleep(60)", "time_limit"),
-        ("x = bytearray(300 << 20)", "memory_limit"),
+        slow("x = bytearray(300 << 20)", "memory_limit"),
         ("import os, time\nfor _ in range(9):\n    if os.fork() == 0:\n        x = bytearray(20 << 20)\n"
          "        time.sleep(20)\ntime.sleep(20)", "memory_limit"),
         ("import threading, os, time\ndef f():\n    if os.fork() == 0:\n        while True: pass\n    time.sleep(20)\n"
@@ -226,7 +233,7 @@ def test_what_a_program_leaves_behind_is_ended(box: Driven, what: str, given_up:
     assert box.says("print(1)") == "1\n"
 
 
-@pytest.mark.parametrize("victim", ["cell", "supervisor", "client"])
+@pytest.mark.parametrize("victim", ["supervisor", *(slow(name) for name in ("cell", "client"))])
 def test_whoever_dies_above_takes_the_program_along(victim: str):
     mark = f"m{secrets.token_hex(6)}"
     with driven(NOBODY if os.geteuid() == 0 else None, tier="landlock") as box:

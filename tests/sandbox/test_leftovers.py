@@ -39,6 +39,13 @@ def test_closing_leaves_no_process_folder_mount_or_descriptor(tmp_path: Path, mo
     assert leftovers(tmp_path) == before
 
 
+def test_a_supervisor_that_was_killed_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with opened() as box:
+        os.kill(box.supervisor, signal.SIGKILL)
+    assert not list(tmp_path.iterdir())
+
+
 def test_closing_in_the_middle_of_a_run_ends_it():
     with opened() as box:
         task = box.do(started(box))

@@ -162,6 +162,7 @@ def test_a_testers_box_that_is_gone_is_told_as_such():
 BURN = "import time\ndef f():\n    while time.process_time() < {}: pass\n    return 1\n"
 BURN += "if __name__ == '__main__':\n    print(f())"
 TIGHT = replace(SMALL, cpu_seconds=0.3)
+EITHER = [pytest.param(stdio("", "1"), id="stdio"), pytest.param(call(expected=1), id="call", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
@@ -170,14 +171,14 @@ def box() -> Iterator[Opened]:
         yield sandbox
 
 
-@pytest.mark.parametrize("test", [stdio("", "1"), call(expected=1)], ids=["stdio", "call"])
+@pytest.mark.parametrize("test", EITHER)
 def test_a_program_that_uses_nearly_all_its_time_is_right(box: Opened, test: records.Test):
     verdict = box.judge(BURN.format(0.27), test, limits=TIGHT)
     assert verdict.status == "ok", verdict
     assert 0.25 < verdict.cpu_seconds <= 0.3
 
 
-@pytest.mark.parametrize("test", [stdio("", "1"), call(expected=1)], ids=["stdio", "call"])
+@pytest.mark.parametrize("test", EITHER)
 def test_a_program_that_uses_a_little_more_is_too_slow_though_it_ends(box: Opened, test: records.Test):
     verdict = box.judge(BURN.format(0.33), test, limits=TIGHT)
     assert (verdict.status, verdict.passed) == ("time_limit", 0), verdict

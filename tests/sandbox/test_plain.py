@@ -54,7 +54,7 @@ def shape(value: Any) -> Any:
 
 
 @seed(4)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(VALUES)
 @example("\ud800\udc00")  # two halves that JSON would join
 @example({(1, 2): [{"a": float("nan")}], frozenset({b"x"}): (None, True, -0.0)})
@@ -226,21 +226,21 @@ def read(text: str | bytes) -> None:
 
 
 @seed(4)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(JSON)
 def test_any_json_is_read_or_refused(tagged: Any):
     read(json.dumps(tagged))
 
 
 @seed(4)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_bytes_are_read_or_refused(data: bytes):
     read(data)
 
 
 @seed(4)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     VALUES, st.integers(0), st.sampled_from([*'[]",0aflmuez\\', "\\ud800", "[", "null", "1e999", "NaN"]), st.booleans()
 )
@@ -321,7 +321,7 @@ def test_what_counts_as_equal(value: Any, expected: Any, tolerance: float, wante
 
 
 @seed(4)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(VALUES, VALUES)
 def test_without_truth_values_and_nan_equal_means_the_built_in_equality(value: Any, other: Any):
     assert equal(value, loads(dumps(value)))

@@ -82,12 +82,14 @@ def test_where_a_filter_forbids_namespaces_it_says_so(trap: Path):
     refused([], trap, *words, preexec_fn=lambda: seccomp.install(program))
 
 
+@pytest.mark.slow
 @needs_bubblewrap
 def test_where_root_cannot_become_another_user_it_says_so(trap: Path):
     words = (f"becoming the user {wall.SLOT_USER}", "Operation not permitted", "as a user without privileges")
     refused([*BWRAP, "--uid", "0", "--gid", "0"], trap, *words)
 
 
+@pytest.mark.slow
 @needs_root
 @needs_bubblewrap
 def test_where_bubblewrap_is_missing_it_says_how_to_install_it(trap: Path):

@@ -19,7 +19,7 @@ from codeweft.sandbox.config import Program, Ran, SandboxConfig, Submission
 
 PATIENT = replace(SMALL, cpu_seconds=5.0, wall_seconds=60.0)
 SLEEPER = Program("python", "import time; time.sleep(50)", limits=PATIENT)
-HALF = "import time\ndef f(x):\n    time.sleep(1.5)\n    return x\n"
+HALF = "import time\ndef f(x):\n    time.sleep(1.0)\n    return x\n"
 SLOW = Submission("python", HALF, (call(1, expected=1),), "f", limits=PATIENT)
 QUICK = Submission("python", "def f(x): return x", (call(1, expected=1),), "f", limits=SMALL)
 
@@ -82,9 +82,17 @@ async def meanwhile(work: Coroutine[Any, Any, Any], *deeds: Callable[[], object]
 # --- cells that die ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("depth", [0, 3], ids=["wall", "interpreter"])
+ASSERTED = replace(SLOW, tests=(check("assert f(1) == 1"),))
+
+
 @pytest.mark.parametrize(
-    "submission", [SLOW, replace(SLOW, tests=(check("assert f(1) == 1"),))], ids=["call", "assert"]
+    ("depth", "submission"),
+    [
+        pytest.param(0, SLOW, id="wall, call"),
+        pytest.param(3, ASSERTED, id="interpreter, assert"),
+        pytest.param(3, SLOW, id="interpreter, call", marks=pytest.mark.slow),
+        pytest.param(0, ASSERTED, id="wall, assert", marks=pytest.mark.slow),
+    ],
 )
 def test_what_ran_on_a_cell_that_died_is_run_once_more(box: Opened, depth: int, submission: Submission):
     assert box.do(box.sandbox.judge(QUICK)).status == "ok"
@@ -105,9 +113,8 @@ def test_a_cell_that_died_while_idle_is_replaced_without_a_try(box: Opened):
 
 
 def test_the_testers_cell_may_die_too(own: Opened):
-    submission = replace(SLOW, tests=(check("assert f(1) == 1"),))
     victim = cells(own)[1][0]
-    verdict = own.do(meanwhile(own.sandbox.judge(submission), lambda: os.kill(victim, signal.SIGKILL)))
+    verdict = own.do(meanwhile(own.sandbox.judge(ASSERTED), lambda: os.kill(victim, signal.SIGKILL)))
     assert verdict.status == "ok", verdict
     assert own.state()["deaths"] == 1
 
