@@ -24,7 +24,7 @@ from typing import Any
 from codeweft.sandbox import harness, kernel
 from codeweft.sandbox.watch import Watch, end_descendants, tasks_of, used_by_children
 
-FIRST_LOOK, LAST_LOOK = 0.015, 0.025  # seconds between two looks of the watchdog, growing
+LOOK = 0.015  # seconds between two looks of the watchdog
 INLINE = 60_000  # bytes of a step that fit into its message; a longer one is behind a descriptor
 IN_MEMORY = b"in memory"
 MOST_DESCRIPTORS = 8  # that come with one step
@@ -126,9 +126,9 @@ class _Keeper:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         poll.register(self.control, select.POLLIN)
-        pause, why = FIRST_LOOK, ""
+        why = ""
         while not why:
-            ready = [descriptor for descriptor, _ in poll.poll(pause * 1000)]
+            ready = [descriptor for descriptor, _ in poll.poll(LOOK * 1000)]
             if pidfd in ready:
                 break
             if ready:  # told to stop, or nobody is there any more: the next step will tell which
@@ -137,7 +137,6 @@ class _Keeper:
                 why = "wall"
             else:
                 why = watch.look(before)
-            pause = min(pause * 1.3, LAST_LOOK)
         watch.count_files()
         self._end_all(child)
         os.close(pidfd)

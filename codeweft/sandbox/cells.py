@@ -239,15 +239,16 @@ class Box:
             err.close()
 
     def _report(self, answer: list[str] | None, out: Drain, err: Drain, seconds: float) -> Report:
+        stdout, stderr = out.finish(), err.finish()  # what is still in the pipes may be too much
         if answer is None:
             if seconds < self.patience:
                 raise CellDied("A box ended without a report.")
-            return Report(None, "wall", out.finish(), err.finish(), 0.0, seconds, 0)
+            return Report(None, "wall", stdout, stderr, 0.0, seconds, 0)
         if answer[0] != "done":
             raise CellDied(" ".join(answer[1:]) or "A box reported nothing known.")
         _, code, cpu, _, peak, why = answer
         why = "output" if out.over or err.over else self.stopped if why == "stopped" else why
-        return Report(int(code), why, out.finish(), err.finish(), float(cpu), seconds, int(peak))
+        return Report(int(code), why, stdout, stderr, float(cpu), seconds, int(peak))
 
     def _send(self, step: Step, streams: list[int]) -> None:
         message = step.packed()

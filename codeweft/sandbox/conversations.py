@@ -52,7 +52,10 @@ class Conversation:
         """The verdict, once the box has reported."""
         total = len(self.tests)
         status, detail = self.status, self.detail
-        if not status and self.seen < total:
+        if report.why == "output" and self.passed < total:
+            # told before what a test said: whether that came first is a matter of the machine's load
+            status, detail = WHY["output"], f"Test {min(self.seen + 1, total)}: {detail_of(report, limits)}"
+        elif not status and self.seen < total:
             ending = status_of(report, limits)
             if ending in ("ok", "runtime_error") and (report.exit_code or 0) >= 0:
                 status = "incomplete"

@@ -430,6 +430,7 @@ for _ in range(20):
             os.write(writing, b"%8d" % (sent >> 10))
             time.sleep(60)
 total = sum(int(os.read(reading, 8)) for _ in range(20)) >> 10
+time.sleep(0.3)  # the watchdog looks, it does not account: what is held for some looks must not stay unseen
 print(f"LEAK: {total} MiB" if total > 230 else f"held at {total}")
 """, statuses=HELD, limits=replace(SMALL, memory_mib=192)),
     Hostile(52, "large pipes", "the kernel's limit on a user's pipe pages", """
