@@ -12,10 +12,11 @@ from contextlib import suppress
 from typing import Any
 
 from codeweft.sandbox import plain
-from codeweft.sandbox.cells import Box, CellDied, Report, Talk
+from codeweft.sandbox.cells import Box, CellDied, Report
 from codeweft.sandbox.config import Limits
 from codeweft.sandbox.harness import frame
 from codeweft.sandbox.outcomes import TOLD, WHY, Outcome, detail_of, printable, status_of
+from codeweft.sandbox.streams import Talk
 
 TESTER = Limits(cpu_seconds=30, wall_seconds=600, memory_mib=1024)  # of trusted tests
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from codeweft.sandbox import cells
-from codeweft.sandbox.cells import Box, Cell, CellDied, Drain, Setting, Talk, in_memory
+from codeweft.sandbox.cells import Box, Cell, CellDied, Setting
 from codeweft.sandbox.config import Limits
 from codeweft.sandbox.conversations import Calls, Together, checked
 from codeweft.sandbox.plain import PlainError, dumps
+from codeweft.sandbox.streams import Drain, Talk, in_memory
 
 
 def test_what_a_box_reads_cannot_be_changed_by_it():
