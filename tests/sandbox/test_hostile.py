@@ -11,10 +11,7 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import subprocess
-import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,16 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sandbox import unprivileged
 from sandbox.arena import Arena, Canaries, descendants, settled, survivors
 from sandbox.hostile import CLOCK, PREAMBLE, PROGRAMS, SMALL, STOPPED, Hostile
+from sandbox.unprivileged import NOBODY
 
-import codeweft
 from codeweft.base import records
 from codeweft.sandbox.client import Sandbox, open_sandbox
 from codeweft.sandbox.config import Program, SandboxConfig, Submission
 from codeweft.sandbox.wall import SLOT_USER
 
-NOBODY = 65534
 FIRST = (1, 3, 6, 20, 26)  # programs that show the wall, harmless without it
 
 
@@ -122,31 +119,15 @@ class Elsewhere:
         return json.loads(self._line())
 
 
-# Root's part: make what the user needs reachable in a mount namespace of this process's own, then become the user.
-REACHABLE = """
-set -e
-for pair in "$@"; do
-  [ "$pair" = -- ] && break
-  shift
-  mount --bind "${pair%%=*}" "${pair##*=}"
-done
-shift
-exec setpriv --reuid NOBODY --regid NOBODY --clear-groups --no-new-privs "$@"
-"""
-
-
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
-    if os.geteuid() != 0:
-        pytest.skip("toolchain: only root can become another user, and the other tests ran without privileges already")
-    for tool in ("unshare", "setpriv", "mount"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"toolchain: {tool} is not installed")
+def elsewhere() -> Iterator[Elsewhere]:
     # not below the tests' own folder, which only root may enter
-    with tempfile.TemporaryDirectory(prefix="hostile-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        process = start_as_nobody(folder)
+    with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
+        argv, environment = unprivileged.elsewhere(Path(folder), NOBODY, ("arena.py", "hostile.py"))
+        process = subprocess.Popen(
+            [*argv, "-m", "sandbox.arena"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=environment, cwd=folder,
+        )  # fmt: skip
         try:
             arena = Elsewhere(process)
             assert arena.greeting["uid"] == NOBODY
@@ -156,39 +137,6 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
             assert process.stdin is not None
             process.stdin.close()
             process.wait(timeout=20)
-
-
-def start_as_nobody(folder: Path) -> subprocess.Popen[str]:
-    """The code copied, the interpreter and its packages bound to where everybody may read."""
-    package, tests = Path(codeweft.__file__).parent, Path(__file__).parent
-    shutil.copytree(package, folder / "codeweft", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "sandbox").mkdir()
-    for file in ("arena.py", "hostile.py"):
-        shutil.copy(tests / file, folder / "sandbox" / file)
-    subprocess.run(["chmod", "-R", "a+rX", str(folder)], check=True)
-    pairs, prefix = [], Path(sys.base_prefix)
-    places = {"packages": Path(sysconfig.get_path("purelib"))}
-    if prefix != Path("/usr"):
-        places["python"] = prefix
-    for name, place in places.items():
-        (folder / name).mkdir()
-        pairs.append(f"{place}={folder / name}")
-    executable = Path(os.path.realpath(sys.executable))
-    if prefix != Path("/usr"):
-        executable = folder / "python" / executable.relative_to(prefix.resolve())
-    scratch = folder / "scratch"
-    scratch.mkdir()
-    scratch.chmod(0o777)
-    environment = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(scratch), "TMPDIR": str(scratch),
-        "PYTHONPATH": f"{folder}:{folder / 'packages'}", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8",
-    }  # fmt: skip
-    script = REACHABLE.replace("NOBODY", str(NOBODY))
-    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *pairs, "--"]
-    return subprocess.Popen(
-        [*argv, str(executable), "-m", "sandbox.arena"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=environment, cwd=folder,
-    )  # fmt: skip
 
 
 # programs that do nothing but burn the clock are the same for every user: those wait for the slow tests

@@ -81,8 +81,13 @@ def driven(
             process.wait(20)
 
 
-def elsewhere(folder: Path, user: int | None) -> tuple[list[str], dict[str, str]]:
-    """The words that start this Python as a user, and its environment, with all it reads below a folder."""
+def elsewhere(
+    folder: Path, user: int | None, files: tuple[str, ...] = ("unprivileged.py",)
+) -> tuple[list[str], dict[str, str]]:
+    """The words that start this Python as a user, and its environment, with all it reads below a folder.
+
+    `files` are those of this folder of tests that it may import, as `sandbox.NAME`.
+    """
     import pytest
 
     import codeweft
@@ -93,7 +98,8 @@ def elsewhere(folder: Path, user: int | None) -> tuple[list[str], dict[str, str]
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(codeweft.__file__).parent, folder / "codeweft", ignore=ignored)
     (folder / "sandbox").mkdir()
-    shutil.copy(__file__, folder / "sandbox")
+    for file in files:
+        shutil.copy(Path(__file__).with_name(file), folder / "sandbox")
     subprocess.run(["chmod", "-R", "a+rX", str(folder)], check=True)
     (folder / "scratch").mkdir()
     (folder / "scratch").chmod(0o777)
