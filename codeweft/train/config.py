@@ -3,6 +3,7 @@
 In:  recipe tables.  Out: frozen dataclasses; no torch.  Source: DeepSeek-Coder-V2 §3.3, DeepSeek-V2 §3.1.2.
 """
 
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -43,13 +44,33 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW as in the paper; weights that are vectors (norms) are not decayed."""
+    """AdamW as in the paper, or Muon beside it; weights that are vectors (norms) are not decayed."""
 
-    beta1: float = 0.9  # decay of the mean gradient
-    beta2: float = 0.95  # decay of the mean square
-    epsilon: float = 1e-8  # guard of the division (not stated in the paper)
+    kind: Literal["adamw", "muon"] = "adamw"  # muon: for hidden matrices, AdamW for the rest (not the paper's)
+    beta1: float = 0.9  # AdamW's decay of the mean gradient
+    beta2: float = 0.95  # AdamW's decay of the mean square
+    epsilon: float = 1e-8  # guard of AdamW's division (not stated in the paper)
     weight_decay: float = 0.1  # decoupled decay of matrices
     clip: float = 1.0  # largest norm of the whole gradient
+    momentum: float = 0.95  # Muon's decay of the summed gradient
+    matrix_rate: float = 1.0  # Muon's learning rate as a multiple of the schedule's
+
+    def __post_init__(self) -> None:
+        """Refuse what would divide by zero, never forget, or climb."""
+        for name in ("beta1", "beta2", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least 0 and below 1.")
+        if not self.clip > 0:  # infinity: nothing is clipped
+            raise ValueError(f"clip = {self.clip} must be positive.")
+        for name in ("epsilon", "matrix_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)} must be positive and finite.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay = {self.weight_decay} must be finite and not negative.")
+        if self.kind == "adamw" and self.matrix_rate != 1:
+            raise ValueError(
+                f'matrix_rate = {self.matrix_rate} does nothing with kind "adamw"; remove it or use "muon".'
+            )
 
 
 @dataclass(frozen=True)

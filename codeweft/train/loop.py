@@ -20,7 +20,7 @@ from codeweft.train.batches import Batch
 from codeweft.train.checkpoint import Checkpoints
 from codeweft.train.config import OptimizerConfig
 from codeweft.train.objectives import Loss
-from codeweft.train.optimizer import MasterAdamW
+from codeweft.train.optimizer import MasterOptimizer
 
 LossFunction = Callable[[Transformer, Batch], Loss]
 
@@ -56,7 +56,7 @@ class Trainer:
 
     def __init__(self, model: Transformer, config: OptimizerConfig) -> None:
         self.model = model
-        self.optimizer = MasterAdamW(model, config)
+        self.optimizer = MasterOptimizer(model, config)
 
     def step(self, batches: list[Batch], loss: LossFunction, learning_rate: float) -> StepReport:
         """One update from equal micro-batches; gradients are means over all their tokens."""

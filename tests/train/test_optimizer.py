@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from codeweft.train.config import OptimizerConfig
-from codeweft.train.optimizer import MasterAdamW
+from codeweft.train.optimizer import MasterOptimizer
 
 CONFIG = OptimizerConfig()
 
@@ -21,7 +21,7 @@ def test_float32_training_equals_torch_adamw_with_clipping():
         {"params": [p for p in theirs.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]
     reference = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.95), eps=1e-8, foreach=False)
-    optimizer = MasterAdamW(ours, CONFIG)
+    optimizer = MasterOptimizer(ours, CONFIG)
     for _ in range(5):
         inputs = torch.randn(32, 8) * 10
         for half in inputs.chunk(2):
@@ -40,7 +40,7 @@ def test_masters_remember_steps_too_small_for_bfloat16():
     model = nn.Linear(4, 4, bias=False).bfloat16()
     with torch.no_grad():
         model.weight.fill_(1.0)
-    optimizer = MasterAdamW(model, OptimizerConfig(weight_decay=0.0, clip=1e9))
+    optimizer = MasterOptimizer(model, OptimizerConfig(weight_decay=0.0, clip=1e9))
     for _ in range(8):
         model.weight.grad = torch.ones_like(model.weight)
         optimizer.accumulate()
@@ -53,7 +53,7 @@ def test_masters_remember_steps_too_small_for_bfloat16():
 def test_a_gradient_that_is_not_finite_changes_nothing():
     model = nn.Linear(3, 3)
     before = copy.deepcopy(model.state_dict())
-    optimizer = MasterAdamW(model, CONFIG)
+    optimizer = MasterOptimizer(model, CONFIG)
     model.weight.grad = torch.full_like(model.weight, float("nan"))
     optimizer.accumulate()
     assert math.isnan(optimizer.step(1.0))
@@ -63,9 +63,9 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
 def test_state_round_trips():
     torch.manual_seed(0)
     model = nn.Linear(4, 4)
-    optimizer = MasterAdamW(model, CONFIG)
+    optimizer = MasterOptimizer(model, CONFIG)
 
-    def advance(model: nn.Module, optimizer: MasterAdamW, seed: int) -> None:
+    def advance(model: nn.Module, optimizer: MasterOptimizer, seed: int) -> None:
         model(torch.full((2, 4), float(seed))).square().sum().backward()
         optimizer.accumulate()
         optimizer.step(1e-2)
@@ -73,7 +73,7 @@ def test_state_round_trips():
     advance(model, optimizer, 1)
     saved = {name: value.clone() for name, value in optimizer.state().items()}
     other = nn.Linear(4, 4)
-    resumed = MasterAdamW(other, CONFIG)
+    resumed = MasterOptimizer(other, CONFIG)
     resumed.load(saved)
     advance(model, optimizer, 2)
     advance(other, resumed, 2)
