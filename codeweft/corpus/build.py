@@ -1,12 +1,14 @@
 """The stage corpus: raw sources to unique, filtered documents with a split, and a reason for everything dropped.
 
-In:  the sources in [corpus].  Out: corpus/documents/part-*.parquet, corpus/dropped/part-*.parquet, corpus/funnel.json.
+In:  the sources in [corpus].  Out: corpus/documents/part-*.parquet, corpus/dropped/part-*.parquet, corpus/funnel.json,
+corpus/ngrams.npy.
 Source: DeepSeek-Coder-V2 §2 and DeepSeek-Coder §2.1 (filter rules, near-deduplication).
 
 The steps: list -> limit -> read, decode, name the language, ask the rules -> exact duplicates -> near-duplicates ->
-held-out split by repository -> write. Unusual: files are read while they are still being listed (unless a limit has to
-know all sizes first: then the list waits on disk), and text passes through in parts and never as a whole through this
-process; only ids, sizes and signatures do. The result does not depend on the number of workers.
+held-out split by repository -> write -> index of the word n-grams that are trained on. Unusual: files are read while
+they are still being listed (unless a limit has to know all sizes first: then the list waits on disk), and text passes
+through in parts and never as a whole through this process; only ids, sizes and signatures do. The result does not
+depend on the number of workers.
 """
 
 import shutil
@@ -37,11 +39,13 @@ from codeweft.corpus.funnel import Fate, funnel
 from codeweft.corpus.reading import read_part, too_large
 from codeweft.corpus.selection import HeldOut, hold_out, under_limit
 from codeweft.corpus.sources import KINDS, inputs, list_sources
+from codeweft.source import ngrams
 
 __all__ = ["inputs", "run"]
 STAGING_FOLDER = "staging"
 LISTING_FOLDER = "listing.partial"
 PART_FILES = 10_000  # files in one part, however small they are
+PARTS_FOR_PROCESSES = 16  # a part is indexed sooner (0.2 s) than a process is started
 
 
 def run(config: CorpusConfig, run: Run) -> dict[str, float | list[float]]:
@@ -67,6 +71,8 @@ def run(config: CorpusConfig, run: Run) -> dict[str, float | list[float]]:
     }
     run.write("funnel.json", counts)
     run.counts |= {"input": counts["input"], "kept": counts["kept"], "splits": counts["splits"]}
+    if config.ngrams:
+        run.counts["ngrams"] = _write_ngrams(run)
     shutil.rmtree(run.folder / STAGING_FOLDER)
     shutil.rmtree(run.folder / LISTING_FOLDER, ignore_errors=True)
     return {"kept_fraction": counts["kept"]["share"], "documents": counts["kept"]["documents"]}
@@ -259,3 +265,20 @@ def _write(staged: Sequence[Path], fates: Mapping[str, Fate], run: Run) -> None:
             # a first part is always there, so that readers find the folder and its schema
             if part.num_rows or path == staged[0]:
                 run.write(f"{folder}/{path.name}", part)
+
+
+def _write_ngrams(run: Run) -> int:
+    """Index the word n-grams of the training documents; returns how many there are."""
+    parts = [run.folder / name for name in run.outputs if name.startswith("documents/")]
+    runs = [run.folder / STAGING_FOLDER / "ngrams" / f"{part.stem}.npy" for part in parts]
+    with bar("corpus: n-grams", len(parts), "parts") as shown:
+        if run.workers <= 1 or len(parts) < PARTS_FOR_PROCESSES:
+            for part, target in zip(parts, runs, strict=True):
+                ngrams.write_run(part, target)
+                shown.advance()
+        else:
+            with worker_processes(run.workers) as pool:
+                for _ in pool.map(ngrams.write_run, parts, runs):
+                    shown.advance()
+    with run.open(ngrams.INDEX) as file:
+        return ngrams.write_index(runs, file)

@@ -33,6 +33,7 @@ class CorpusConfig:
     ngram: int = 5  # words in a shingle; documents with fewer words are compared exactly only
     permutations: int = 128  # MinHash values a document; StarCoder used 256
     held_out_fraction: float = 0.05  # share of each kind's bytes held out, by whole repositories
+    ngrams: bool = True  # write the index of the training documents' word 10-grams, which tells contaminated problems
     part_megabytes: float = 4.0  # source bytes in one part: the unit of work, memory and resumption
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from codeweft.corpus import build
 from codeweft.corpus.config import CorpusConfig
 from codeweft.corpus.entries import Entry, Listing
 from codeweft.corpus.why import explain, sentence
+from codeweft.source.ngrams import INDEX, hashed, open_index
 
 REPOSITORIES = 12
 
@@ -188,9 +189,29 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
-def test_two_workers_write_the_same_bytes_as_one(finished: Path, tree: Path, tmp_path: Path):
+def test_two_workers_write_the_same_bytes_as_one(
+    finished: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(build, "PARTS_FOR_PROCESSES", 1)
     corpus(tmp_path, config(tree), workers=2)
     assert everything(tmp_path) == everything(finished)
+
+
+def test_the_index_holds_the_ngrams_of_what_is_trained_on_and_of_nothing_held_out(finished: Path):
+    index = open_index(finished / "corpus" / INDEX)
+    grams: dict[str, set[int]] = {"train": set(), "held-out": set()}
+    for row in rows(finished, "documents"):
+        grams[row["split"]] |= set(hashed([row["text"]])[0].tolist())
+    assert set(index.hashes.tolist()) == grams["train"]
+    assert len(grams["held-out"] - grams["train"]) > 100
+
+
+def test_the_index_is_an_output_of_the_stage_unless_it_is_not_wanted(tree: Path, tmp_path: Path):
+    settings = config(tree)
+    assert INDEX in corpus(tmp_path / "with", settings).outputs
+    without = corpus(tmp_path / "without", replace(settings, ngrams=False))
+    assert INDEX not in without.outputs
+    assert not (without.folder / INDEX).exists()
 
 
 def test_a_stage_that_was_cut_off_goes_on_from_its_finished_parts(
