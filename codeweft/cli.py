@@ -155,12 +155,33 @@ def all_commands() -> dict[str, Command | Group]:
     for stage in stages.STAGES:
         sections = (stage.name, "measure") if stage.measured else (stage.name,)
         commands[stage.name] = Command(f"stage: {stage.summary}", _stage_arguments(stage.name), run_one, sections)
+    commands["evaluate"] = Command(
+        f"stage: {stages.BY_NAME['evaluate'].summary}; or any model on benchmarks",
+        _evaluate_arguments,
+        evaluate,
+        ("evaluate", "sandbox"),
+    )
     return commands | {
+        "compare": Command("say which differences of two evaluations are no chance", _compare_arguments, compare),
+        "tasks": Group("list the benchmarks, and make sets of one's own", task_commands),
         "why": Command("say what became of a source file, and by which rule", _why_arguments, why),
         "complete": Command("fill in the code at FILE:LINE", _complete_arguments, complete),
         "serve": Command("serve a model to editors and clients over HTTP", _serve_arguments, serve, ("serve",)),
         "sandbox": Group("run and judge untrusted programs behind a wall", sandbox_commands),
         "doctor": Command("check this machine and say what is missing", _json_argument, doctor),
+    }
+
+
+def task_commands() -> dict[str, Command]:
+    """The commands that follow `codeweft tasks`."""
+    from codeweft.evaluate import command
+
+    return {
+        "list": Command("list every benchmark and how it is asked", command.list_arguments, command.list_tasks),
+        "show": Command("show one benchmark's protocol and files", command.show_arguments, command.show_task),
+        "build-repobench": Command(
+            "make a completion set across files from source folders", command.build_arguments, command.build_repobench
+        ),
     }
 
 
@@ -263,10 +284,10 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _stage_arguments(stage: str) -> Callable[[argparse.ArgumentParser], None]:
+def _stage_arguments(stage: str, required: bool = True) -> Callable[[argparse.ArgumentParser], None]:
     def add(parser: argparse.ArgumentParser) -> None:
         parser.set_defaults(stage=stage)
-        parser.add_argument("--run", type=Path, required=True, dest="folder", help="run folder")
+        parser.add_argument("--run", type=Path, required=required, dest="folder", help="run folder")
         parser.add_argument("--recipe", help="recipe to use instead of the run folder's recipe.toml")
         parser.add_argument("--restart", action="store_true", help="run even when nothing changed")
         parser.add_argument("--verify", action="store_true", help="read finished outputs again before skipping")
@@ -307,6 +328,37 @@ def run_one(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.json:
         print(json.dumps(asdict(manifest), indent=2))
     return 0
+
+
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    from codeweft.evaluate import command
+
+    _stage_arguments("evaluate", required=False)(parser)
+    command.evaluate_arguments(parser)
+
+
+def evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """`codeweft evaluate`: the stage of a run, or a model on benchmarks."""
+    from codeweft.evaluate import command
+
+    if bool(arguments.folder) == bool(arguments.model):
+        raise UsageError("codeweft evaluate measures a run or a model.", "Give --run RUN, or --model DIR|URL.")
+    if arguments.model:
+        return command.evaluate(arguments, rest)
+    return run_one(arguments, rest)
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    from codeweft.evaluate import command
+
+    command.compare_arguments(parser)
+
+
+def compare(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """`codeweft compare A B`: paired tests of two evaluations."""
+    from codeweft.evaluate import command
+
+    return command.compare(arguments, rest)
 
 
 # --- asking --------------------------------------------------------------------------------------------------------

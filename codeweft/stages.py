@@ -43,9 +43,17 @@ STAGES = (
         "corpus",
         "codeweft.corpus.build",
         "codeweft.corpus.config:CorpusConfig",
-        2,
+        3,
         (),
         "source folders and git repositories -> unique, filtered documents",
+    ),
+    Stage(
+        "problems",
+        "codeweft.tasks.problems",
+        "codeweft.tasks.problems_settings:ProblemsConfig",
+        1,
+        ("corpus",),
+        "generated and given problems -> problems and conversations, apart from what is measured",
     ),
     Stage(
         "tokenizer",
@@ -76,8 +84,8 @@ STAGES = (
         "evaluate",
         "codeweft.evaluate.run",
         "codeweft.evaluate.config:EvaluateConfig",
-        2,
-        ("corpus", "tokenizer", "tokens", "pretrain"),
+        3,
+        ("corpus", "problems", "tokenizer", "tokens", "pretrain"),
         "a model folder -> scores with intervals and baselines",
     ),
     Stage(
@@ -85,7 +93,7 @@ STAGES = (
         "codeweft.report.page",
         "codeweft.report.config:ReportConfig",
         1,
-        ("corpus", "tokenizer", "tokens", "pretrain", "evaluate"),
+        ("corpus", "problems", "tokenizer", "tokens", "pretrain", "evaluate"),
         "the run folder -> one HTML file",
         partial=True,
     ),
@@ -202,7 +210,8 @@ def run_stage(run_folder: Path, name: str, recipe: Recipe, restart: bool = False
     }
     skip, resumed = prepare(folder, fingerprint, restart, verify)
     inputs = {stage: run_folder / stage for stage in manifests}
-    work = Run(name, folder, recipe.seed, inputs, resumed, recipe.workers)
+    others = {section: recipe.sections[section] for section in OTHER_SECTIONS}
+    work = Run(name, folder, recipe.seed, inputs, resumed, recipe.workers, sections=others)
     if skip:
         manifest = _measured_again(run_folder, work, recipe)
         settle(folder)
@@ -251,7 +260,8 @@ def _measure(run_folder: Path, work: "Run", recipe: Recipe) -> dict[str, Any]:
     measuring = importlib.import_module("codeweft.evaluate.measure")
     asked = recipe.sections["measure"]
     work.counts["measure"] = settings.plain(asked)
-    return measuring.measure(run_folder, work.name, recipe.seed, work.counts["tokens_seen"], asked)
+    sandbox = recipe.sections["sandbox"]
+    return measuring.measure(run_folder, work.name, recipe.seed, work.counts["tokens_seen"], asked, sandbox)
 
 
 def _measured_again(run_folder: Path, work: "Run", recipe: Recipe) -> Manifest:

@@ -77,20 +77,26 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A task with a statement, tests that may be shown and tests that may not."""
+    """One question of a task: a statement, tests that may be shown and others, or an answer to compare with.
+
+    `id` is unique in its task; `difficulty` is the task's own word or number for it; `limits` are fields of the
+    sandbox's `Limits`; `facts` is what else the task needs to ask and to grade (choices, the text after a hole, set-up
+    code), plain JSON values.
+    """
 
     id: str
     task: str
-    family: str
-    language: str
-    difficulty: float
-    split: Split
-    prompt: str
-    entry_point: str
-    tests_visible: tuple[Test, ...]
-    tests_hidden: tuple[Test, ...]
-    reference: str
+    family: str = ""
+    language: str = ""
+    difficulty: str = ""
+    split: Split = "held-out"
+    prompt: str = ""
+    entry_point: str = ""
+    tests_visible: tuple[Test, ...] = ()
+    tests_hidden: tuple[Test, ...] = ()
+    reference: str = ""
     limits: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,8 @@ def _event_writer(folder: Path) -> Any:
 class Run:
     """What a stage's `run(config, run)` works with: its folder, its inputs, its seed, its metrics.
 
-    `inputs` maps upstream stage names to their finished folders. `counts` collects facts for the manifest.
+    `inputs` maps upstream stage names to their finished folders. `sections` are the settings that belong to no stage,
+    such as the sandbox's. `counts` collects facts for the manifest.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Run:
     counts: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
+    sections: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.folder)

@@ -18,25 +18,27 @@ import numpy as np
 import torch
 
 from codeweft.base.artifacts import (
-    digest_file,
     digest_of,
     read_json,
     read_manifest,
     remove_partials,
     write_json,
 )
-from codeweft.base.errors import InputError, ModelError, UserError
+from codeweft.base.errors import ModelError, UserError
 from codeweft.base.progress import Bar, bar, say
 from codeweft.base.runs import STARTED, upstream
 from codeweft.engine.engine import Engine
+from codeweft.evaluate import katas
 from codeweft.evaluate.baselines import KneserNey
 from codeweft.evaluate.bits_per_byte import HeldOut, draw_documents, model_bits, ngram_bits, training_chunks
 from codeweft.evaluate.config import MeasureConfig
 from codeweft.evaluate.infilling import Hole, draw_holes, facts, files_of, fill, held_out_code, outcomes, prompt
+from codeweft.evaluate.models import model_digests
 from codeweft.evaluate.score import rate_interval, ratio_interval
 from codeweft.model.device import choose_device
 from codeweft.model.folder import fim_trained, load_folder, read_config
 from codeweft.model.transformer import Transformer
+from codeweft.sandbox.config import SandboxConfig
 from codeweft.tokenizer.load import Tokenizer, load_tokenizer
 from codeweft.tokenizer.shards import TokenShards
 
@@ -44,7 +46,10 @@ VERSION = 3  # raised whenever the same model would get other figures
 READS = ("corpus", "tokenizer", "tokens")
 SHORTEST_WINDOW = 16
 PORTION = 8  # batches of holes that are filled, and kept, at once
-HEADLINE = ("bits_per_byte", "bits_per_byte_5gram", "fim_exact_match", "fim_exact_match_copy", "fim_edit_similarity")
+HEADLINE = (
+    "bits_per_byte", "bits_per_byte_5gram", "fim_exact_match", "fim_exact_match_copy", "fim_edit_similarity",
+    katas.KNOWN, katas.UNSEEN, katas.NEAREST,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +60,17 @@ class Measured:
     samples: list[dict[str, Any]]
 
 
-def measure(run_folder: Path, stage: str, seed: int, tokens_seen: int, settings: MeasureConfig) -> dict[str, Any]:
+def measure(
+    run_folder: Path, stage: str, seed: int, tokens_seen: int, settings: MeasureConfig, sandbox: SandboxConfig
+) -> dict[str, Any]:
     """The headline figures of runs/NAME/STAGE/model, each rate with its `…_ci95`; None where it cannot be scored.
 
     tokens_seen: how many tokens of the training stream the model was trained on, repeats included.
     """
-    return headline_of(measured(run_folder, stage, seed, tokens_seen, settings).tasks)
+    tasks = measured(run_folder, stage, seed, tokens_seen, settings).tasks
+    if settings.katas:
+        tasks = tasks | katas.measured(run_folder, stage, seed, settings, sandbox)[0]
+    return headline_of(tasks)
 
 
 def headline_of(tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -85,7 +95,7 @@ def measured(run_folder: Path, stage: str, seed: int, tokens_seen: int, settings
         "settings": {
             field.name: getattr(settings, field.name)
             for field in dataclasses.fields(MeasureConfig)
-            if field.name != "window"
+            if field.name != "window" and not field.name.startswith("katas")
         },
         "model": model_digests(run_folder / stage),
         "inputs": {name: manifest.digest for name, manifest in upstream(run_folder, READS, "measuring").items()},
@@ -129,18 +139,6 @@ def trained_length(run_folder: Path, stage: str) -> int:
     config = manifest.config if manifest else read_json(started)["config"] if started.exists() else {}
     length = config.get("schedule", {}).get("sequence")
     return int(length or read_config(run_folder / stage / "model").max_position_embeddings)
-
-
-def model_digests(stage_folder: Path) -> dict[str, str]:
-    """Digests of the files that decide what the model says: taken from the manifest, made anew where there is none."""
-    manifest = read_manifest(stage_folder)
-    recorded = manifest.outputs if manifest else {}
-    folder = stage_folder / "model"
-    if not (folder / "config.json").is_file():
-        raise InputError(f"There is no model folder {folder}.", f"Run the stage {stage_folder.name} first.")
-    files = [*folder.glob("*.safetensors"), folder / "config.json", *folder.glob("tokenizer*.json")]
-    names = {f"model/{path.name}": path for path in sorted(files)}
-    return {name: recorded.get(name) or digest_file(path) for name, path in names.items()}
 
 
 def tokenizer_of(model_folder: Path, tokenizer_folder: Path) -> Tokenizer:

@@ -20,6 +20,7 @@ from codeweft.evaluate.bits_per_byte import draw_documents
 from codeweft.evaluate.config import EvaluateConfig, MeasureConfig
 from codeweft.evaluate.measure import measure, measured
 from codeweft.evaluate.run import run
+from codeweft.sandbox.config import SandboxConfig
 from codeweft.tokenizer.shards import TokenShards
 
 SETTINGS: dict[str, Any] = {"bits_tokens": 1500, "infilling_samples": 20, "infilling_tokens": 12, "batch": 4}
@@ -41,7 +42,7 @@ def bits_by_transformers(model_folder: Path, tokens: np.ndarray, length: int) ->
 
 
 def test_bits_per_byte_is_what_transformers_gives_for_the_same_documents(measured_run: Path):
-    headline = measure(measured_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS))
+    headline = measure(measured_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS), SandboxConfig())
     held_out = draw_documents(TokenShards(measured_run / "tokens"), 1500, 16_384, 1)
     bits = sum(bits_by_transformers(measured_run / "pretrain" / "model", tokens, 64) for tokens in held_out.tokens)
     assert max(map(len, held_out.tokens)) > 64
@@ -51,7 +52,7 @@ def test_bits_per_byte_is_what_transformers_gives_for_the_same_documents(measure
 
 
 def test_random_weights_lose_against_the_5gram_that_read_the_training_tokens(measured_run: Path):
-    headline = measure(measured_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS))
+    headline = measure(measured_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS), SandboxConfig())
     assert headline["bits_per_byte_5gram"] < 0.5 * headline["bits_per_byte"]
     assert headline["fim_exact_match"] < headline["fim_exact_match_copy"] <= 1
 
@@ -128,9 +129,9 @@ def test_parts_of_a_measurement_with_other_settings_are_discarded_and_said(
     with monkeypatch.context() as patched:
         patched.setattr(measuring, "fill", cut)
         with pytest.raises(KeyboardInterrupt):
-            measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS))
+            measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS), SandboxConfig())
     assert [path.is_dir() for path in (own_run / "measured").iterdir()] == [True]
-    measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS | {"bits_tokens": 900}))
+    measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS | {"bits_tokens": 900}), SandboxConfig())
     assert "an unfinished measurement with other settings or of another model is discarded" in capsys.readouterr().err
     assert [path.suffix for path in (own_run / "measured").iterdir()] == [".json"]
 
@@ -138,7 +139,7 @@ def test_parts_of_a_measurement_with_other_settings_are_discarded_and_said(
 def test_the_stage_takes_the_figures_measured_after_training(
     own_run: Path, finish_pretrain: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ):
-    headline = measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS))
+    headline = measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS), SandboxConfig())
     finish_pretrain(own_run, SEEN)
     monkeypatch.setattr(measuring, "_Measuring", None)  # measuring again would fail
     (own_run / "evaluate").mkdir()
@@ -160,17 +161,24 @@ def test_the_stage_takes_the_figures_measured_after_training(
 
 
 def test_another_setting_is_measured_anew(measured_run: Path, monkeypatch: pytest.MonkeyPatch):
-    measure(measured_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS))
+    measure(measured_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS), SandboxConfig())
     monkeypatch.setattr(measuring, "_Measuring", None)
     with pytest.raises(TypeError):
-        measure(measured_run, "pretrain", 1, SEEN, dataclasses.replace(MeasureConfig(**SETTINGS), bits_tokens=1600))
+        measure(
+            measured_run,
+            "pretrain",
+            1,
+            SEEN,
+            dataclasses.replace(MeasureConfig(**SETTINGS), bits_tokens=1600),
+            SandboxConfig(),
+        )
 
 
 def test_a_model_that_never_learned_to_infill_gets_no_score_and_the_reason(
     own_run: Path, unlearn_infilling: Callable[[Path], None]
 ):
     unlearn_infilling(own_run)
-    headline = measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS))
+    headline = measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS), SandboxConfig())
     assert headline["fim_exact_match"] is None
     assert "fim_exact_match_ci95" not in headline
     assert headline["fim_exact_match_copy"] > 0
@@ -180,7 +188,7 @@ def test_a_model_that_never_learned_to_infill_gets_no_score_and_the_reason(
 
 def test_a_window_beyond_the_model_is_refused_with_its_limits(measured_run: Path):
     with pytest.raises(UserError, match=r"measure.window is 4096.*16 to 128"):
-        measure(measured_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS, window=4096))
+        measure(measured_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS, window=4096), SandboxConfig())
 
 
 def test_a_stage_that_has_not_run_is_named(own_run: Path):
@@ -210,7 +218,7 @@ def test_a_model_with_another_tokenizer_is_refused(own_run: Path):
     path = own_run / "pretrain" / "model" / "tokenizer.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"truncation": None}, indent=7))
     with pytest.raises(ModelError, match=r"pretrain.model has another tokenizer than .*tokenizer, .* stage pretrain"):
-        measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS))
+        measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS), SandboxConfig())
     path.unlink()
     with pytest.raises(ModelError, match=r"There is no tokenizer.json in .*model"):
-        measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS))
+        measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS), SandboxConfig())

@@ -5,7 +5,8 @@ import pytest
 from rapidfuzz.distance import Levenshtein
 from scipy.stats import binomtest
 
-from codeweft.evaluate.score import design_effect, edit_similarity, rate_interval, ratio_interval, wilson_interval
+from codeweft.evaluate.score import design_effect, rate_interval, ratio_interval, wilson_interval
+from codeweft.tasks.infilling import edit_similarity
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10), (117, 1000)])

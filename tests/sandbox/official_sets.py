@@ -2,35 +2,30 @@
 
 In:  the folder of benchmark files as published.  Out: by problem, a Submission of the canonical or the buggy solution.
 
-Unusual: EvalPlus publishes inputs only; what is expected is what its canonical solution returns, so this file runs
-those (and nothing else) in its own process. Boost, OpenSSL, Rust's crates, npm's js-md5 and Go's testify are no part
-of a toolchain: stand-ins of a few lines take the place of what solutions and tests use of them.
+Unusual: Python's sets are loaded and graded as evaluation does it. Boost, OpenSSL, Rust's crates, npm's js-md5 and Go's
+testify are no part of a toolchain: stand-ins of a few lines take the place of what solutions and tests use of them.
 """
 
-import ast
-import contextlib
-import copy
 import functools
 import gzip
-import io
 import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from codeweft.base.records import Test
-from codeweft.sandbox.config import Limits, Submission
+from codeweft.base.records import Problem, Test
+from codeweft.sandbox.config import Submission
+from codeweft.tasks import human_eval as tasks_human_eval
+from codeweft.tasks import mbpp
+from codeweft.tasks.config import TaskOptions
+from codeweft.tasks.files import Folder
+from codeweft.tasks.registry import find
 
 Named = Iterator[tuple[str, Submission]]
 Record = dict[str, Any]
 STAND_INS = Path(__file__).parent / "stand_ins"
 TOOLCHAINS = {"python": "python", "cpp": "cpp", "java": "java", "js": "javascript", "go": "go", "rust": "rust"}
-# Of MBPP, what gives its function objects that are no plain data (its own classes, types): judged in one process.
-NOT_PLAIN = {367: "its own class", 533: "types as arguments", 601: "its own class", 927: "its own class"}
-# MBPP/123 alone takes four seconds; the clock of a machine that does other things as well says nothing.
-PATIENT = Limits(cpu_seconds=20, wall_seconds=600)
 
 
 def records(path: Path, every: int = 1) -> list[Record]:
@@ -40,175 +35,42 @@ def records(path: Path, every: int = 1) -> list[Record]:
     return [json.loads(line) for line in lines[::every]]
 
 
-# --- assertions in Python ------------------------------------------------------------------------------------------
+# --- Python: the tasks' own loaders and graders ----------------------------------------------------------------------
+
+
+def solved(problem: Problem) -> tuple[str, Submission]:
+    """A problem's name, and its reference as a chat model would answer."""
+    submission = find(problem.task).grade(problem, "chat", f"```python\n{problem.reference}\n```").submission
+    assert submission is not None
+    return problem.id, submission
 
 
 def human_eval(folder: Path, every: int = 1) -> Named:
     """The 164 problems as published; the prompt is what the tests need beside the answer (problems 32, 38, 50)."""
-    for record in records(folder / "human-eval/HumanEval.jsonl.gz", every):
-        test = f"{record['test']}\ncheck({record['entry_point']})"
-        yield record["task_id"], asserting(record, record["canonical_solution"], test, record["entry_point"])
+    yield from map(solved, list(find("human-eval").load(Folder(folder), TaskOptions()))[::every])
+
+
+def mbpp_all(folder: Path, every: int = 1) -> Named:
+    """The 974 problems as published, those of the shots included."""
+    for record in records(folder / "mbpp/mbpp.jsonl", every):
+        yield solved(mbpp.problem_of(f"MBPP/{record['task_id']}", record))
+
+
+def human_eval_plus(folder: Path, every: int = 1) -> Named:
+    """HumanEval+: all base and plus inputs of a problem."""
+    chosen = records(folder / "human-eval-plus/HumanEvalPlus.jsonl.gz", every)
+    yield from map(solved, tasks_human_eval.plus_problems(chosen))
+
+
+def mbpp_plus(folder: Path, every: int = 1) -> Named:
+    """MBPP+: all base and plus inputs of a problem, read as the types they stand for."""
+    yield from map(solved, mbpp.plus_problems(records(folder / "mbpp-plus/MbppPlus.jsonl.gz", every)))
 
 
 def asserting(record: Record, solution: str, test: str, entry_point: str) -> Submission:
     """A Python solution after its prompt, with one program of assertions."""
     code, setup = record["prompt"] + solution, record["prompt"]
     return Submission("python", code, (Test("assert", code=test),), entry_point, setup)
-
-
-def mbpp(folder: Path, every: int = 1) -> Named:
-    """The 974 problems as published, one test an assertion."""
-    for record in records(folder / "mbpp/mbpp.jsonl", every):
-        yield f"MBPP/{record['task_id']}", _of_mbpp(record)
-
-
-def _of_mbpp(record: Record) -> Submission:
-    setup, code = record["test_setup_code"], record["code"]
-    if record["task_id"] in NOT_PLAIN:
-        tests = tuple(Test("assert", code=f"{setup}\n{test}") for test in record["test_list"])
-        return Submission("python", code, tests, "", mode="compat", limits=PATIENT)
-    # The tests' own names of modules (596 asks sys) come from the imports of the canonical solution.
-    imports = [ast.unparse(node) for node in ast.parse(code).body if isinstance(node, ast.Import | ast.ImportFrom)]
-    tests = tuple(Test("assert", code=test) for test in record["test_list"])
-    return Submission("python", code, tests, called(record), "\n".join([*imports, setup]), limits=PATIENT)
-
-
-def called(record: Record) -> str:
-    """The one function of the solution that the tests call."""
-    defined = {node.name for node in ast.parse(record["code"]).body if isinstance(node, ast.FunctionDef)}
-    nodes = [node for test in record["test_list"] for node in ast.walk(ast.parse(test))]
-    (function,) = defined & {node.id for node in nodes if isinstance(node, ast.Name)}
-    return function
-
-
-# --- EvalPlus: inputs, and a solution that says what is right --------------------------------------------------------
-
-SAME_SET = ("similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly", "larg_nnum",
-            "intersection_array", "find_dissimilar", "Diff")  # fmt: skip
-NOT_NONE = ("check_str", "text_match_three", "text_starta_endb")
-# Answers of up to a hundred million values or a million digits: their digest crosses the wall.
-LARGE = (
-    "string_sequence", "starts_one_ends", "make_a_pile", "tri", "special_factorial", "combinations_colors",
-    "get_coordinates",
-)  # fmt: skip
-ADAPTED = """
-def _adapted(function):
-    from hashlib import sha256
-
-    def digest(value):
-        pieces, hashed = value if isinstance(value, (list, tuple)) else [value], sha256()
-        for piece in pieces:
-            text = hex(piece) if type(piece) is int else repr(piece)
-            hashed.update(text.encode() + b";")
-        return type(value).__name__, hashed.hexdigest()
-
-    def adapted(*arguments):
-        value = function(*arguments)
-        return {what}
-
-    return adapted
-
-
-{name} = _adapted({name})
-"""
-
-
-def adapter(name: str) -> str:
-    """Code after the solution where EvalPlus compares something other than the value itself."""
-    for names, what in (
-        (SAME_SET, "set(value)"),
-        (NOT_NONE, "value if isinstance(value, bool) else value is not None"),
-        (LARGE, "digest(value)"),
-    ):
-        if name in names:
-            return ADAPTED.format(what=what, name=name)
-    return ""
-
-
-def human_eval_plus(folder: Path, every: int = 1) -> Named:
-    """HumanEval+: all base and plus inputs of a problem."""
-    for record in records(folder / "human-eval-plus/HumanEvalPlus.jsonl.gz", every):
-        if record["entry_point"] == "find_zero":  # any root will do
-            code = "assert abs(poly(*{0!r}, candidate(*{0!r}))) <= {1!r}"
-            inputs = record["base_input"] + record["plus_input"]
-            tests = tuple(Test("assert", code=code.format(given, record["atol"])) for given in inputs)
-            program = record["prompt"] + record["canonical_solution"]
-            yield record["task_id"], Submission("python", program, tests, "find_zero", record["prompt"], limits=PATIENT)
-        else:
-            yield record["task_id"], calling(record)
-
-
-def mbpp_plus(folder: Path, every: int = 1) -> Named:
-    """MBPP+: all base and plus inputs of a problem, read as the types they stand for."""
-    for record in records(folder / "mbpp-plus/MbppPlus.jsonl.gz", every):
-        number = int(record["task_id"].removeprefix("Mbpp/"))
-        for name in ("base_input", "plus_input"):
-            record[name] = [as_arguments(number, given) for given in record[name]]
-        yield record["task_id"], calling(record)
-
-
-def calling(record: Record) -> Submission:
-    """A solution with a `call` test an input; EvalPlus's rules of time (four times the reference) and of floats."""
-    name = record["entry_point"]
-    program = record["prompt"] + record["canonical_solution"] + adapter(name)
-    inputs = [*record["base_input"], *record["plus_input"]]
-    values, seconds = returned(program, name, inputs)
-    tests = tuple(Test("call", args=tuple(given), expected=value) for given, value in zip(inputs, values, strict=True))
-    tolerance = record["atol"] or (1e-6 if any(map(is_floats, values)) else 0.0)
-    memory = 2048 if name in LARGE else 512
-    limits = Limits(cpu_seconds=max(10.0, 4 * seconds), wall_seconds=600, memory_mib=memory)
-    return Submission("python", program, tests, name, limits=limits, tolerance=tolerance)
-
-
-def returned(program: str, name: str, inputs: list[Any]) -> tuple[list[Any], float]:
-    """What a trusted function returns for each input, and its processor seconds."""
-    namespace: dict[str, Any] = {}
-    exec(program, namespace)
-    began = time.process_time()
-    with contextlib.redirect_stdout(io.StringIO()):
-        values = [namespace[name](*copy.deepcopy(given)) for given in inputs]
-    return values, time.process_time() - began
-
-
-def is_floats(value: Any) -> bool:
-    """Whether EvalPlus compares a value with a tolerance."""
-    if isinstance(value, list | tuple):
-        return bool(value) and all(isinstance(item, float) for item in value)
-    return isinstance(value, float)
-
-
-def _tuples(value: Any, levels: int = 99) -> Any:
-    """Lists as tuples, so many levels deep."""
-    return tuple(_tuples(item, levels - 1) for item in value) if levels and isinstance(value, list) else value
-
-
-def _rows(value: Any) -> Any:
-    return [tuple(item) for item in value]
-
-
-# MBPP+'s files hold JSON: which arguments were no lists. One reading for each argument, the last for all that follow.
-READINGS = (
-    ((2, 116, 132, 143, 222, 261, 273, 394, 399, 421, 424, 429, 470, 560, 579, 596, 616, 630, 726, 740, 744, 809),
-     (lambda value: _tuples(value, 1),)),
-    ((63, 64, 70, 94, 120, 237, 272, 299, 400, 409, 417, 438, 473, 614, 780), (_rows,)),
-    ((75, 413, 444, 753), (_rows, lambda value: value)),
-    ((106, 750), (lambda value: value, lambda value: _tuples(value, 1))),
-    ((250, 307, 405, 446, 617, 720, 763, 808), (lambda value: _tuples(value, 1), lambda value: value)),
-    ((259, 278, 401, 445), (lambda value: _tuples(value, 2),)),
-    ((580, 615, 791), (_tuples,)),
-    ((115,), (lambda value: [set(item) if item else {} for item in value],)),
-    ((124,), (float, complex)),
-    ((252,), (complex,)),
-    ((722,), (lambda value: {key: tuple(item) for key, item in value.items()}, lambda value: value)),
-)  # fmt: skip
-
-
-def as_arguments(number: int, given: list[Any]) -> list[Any]:
-    """One input of MBPP+ as its problem's arguments."""
-    for numbers, readings in READINGS:
-        if number in numbers:
-            return [readings[min(place, len(readings) - 1)](value) for place, value in enumerate(given)]
-    return given
 
 
 # --- HumanEval-X and HumanEvalPack: six languages ------------------------------------------------------------------
@@ -281,7 +143,7 @@ def stand_in(name: str) -> str:
 SETS = {
     "human-eval": human_eval,
     "human-eval-plus": human_eval_plus,
-    "mbpp": mbpp,
+    "mbpp": mbpp_all,
     "mbpp-plus": mbpp_plus,
     **{f"human-eval-x-{language}": functools.partial(human_eval_x, language=language) for language in TOOLCHAINS},
     **{

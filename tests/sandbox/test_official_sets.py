@@ -112,7 +112,7 @@ def test_canonical_solutions_of_six_languages_pass_and_buggy_ones_fail(files: Pa
 
 def test_answers_that_say_nothing_fail(files: Path, judge: Held):
     """An empty answer, and a prompt whose function has nothing but its docstring."""
-    for name, submission in [*official_sets.human_eval(files, every=4), *official_sets.mbpp(files, every=24)]:
+    for name, submission in [*official_sets.human_eval(files, every=4), *official_sets.mbpp_all(files, every=24)]:
         assert judge.wrong_passes([(name, replace(submission, code=""))]) == {}
         assert judge.wrong_passes([(name, replace(submission, code=submission.setup))]) == {}
 

@@ -1,0 +1,1 @@
+((text) => require('crypto').createHash('md5').update(text).digest('hex'))
