@@ -53,6 +53,8 @@ def contamination(problems: Sequence[Problem], path: Path) -> dict[str, Found]:
 
 def own_texts(problem: Problem) -> tuple[str, ...]:
     """What is the problem's own: the statement with its choices, and the reference."""
+    if problem.task == "katas":  # one family's statements share their words; what is asked differs in the reference
+        return "", problem.reference
     choices = problem.facts.get("choices", ())
     listed = [each for each in choices if isinstance(each, str)] if isinstance(choices, list | tuple) else []
     return "\n".join([problem.prompt, *listed]), problem.reference
