@@ -26,7 +26,7 @@ from codeweft.base.artifacts import read_manifest
 from codeweft.cli import main
 from codeweft.corpus import build
 
-STAGES = ("corpus", "tokenizer", "tokens", "pretrain")
+STAGES = ("corpus", "problems", "tokenizer", "tokens", "pretrain")
 Told = Callable[..., str]
 
 

@@ -279,12 +279,12 @@ def _verdict(found: Mapping[str, Any]) -> str:
 def words(found: Mapping[str, Any]) -> str:
     """A comparison as a table of at most 100 columns, and below it what has to be said."""
     lines = [f"{label.upper()}: {_name(found[label])}" for label in ("a", "b")]
-    lines += ["", f"{'benchmark':<20} {'problems':>8} {'A':>6} {'B':>6} {'B - A':>6}  {'95 %':<14} {'p':>7}  verdict"]
+    lines += ["", f"{'benchmark':<22} {'problems':>8} {'A':>6} {'B':>6} {'B - A':>6}  {'95 %':<14} {'p':>7}  verdict"]
     for name, task in found["tasks"].items():
         a, b, difference = (100 * value for value in (task["a"]["score"], task["b"]["score"], task["difference"]))
         low, high = (100 * bound for bound in task["ci95"])
         lines.append(
-            f"{name:<20} {task['n']:>8,} {a:>6.1f} {b:>6.1f} {difference:>+6.1f}  {f'{low:+.1f} to {high:+.1f}':<14} "
+            f"{name:<22} {task['n']:>8,} {a:>6.1f} {b:>6.1f} {difference:>+6.1f}  {f'{low:+.1f} to {high:+.1f}':<14} "
             f"{_p(task['p_holm']):>7}  {task['verdict']}"
         )
         for label in ("a", "b"):

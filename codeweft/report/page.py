@@ -30,6 +30,9 @@ TITLES = {
     "fim_exact_match_copy": "Most similar line copied",
     "fim_line_elsewhere": "Line stands elsewhere in the file (ceiling of copying)",
     "fim_edit_similarity": "Edit similarity of infilled lines",
+    "katas_pass@1": "Exercises solved, known families",
+    "katas_unseen_families": "Exercises solved, unseen families",
+    "katas_nearest": "Answer of the most similar training exercise",
 }
 TILES = ("bits_per_byte", "fim_exact_match")
 KINDS = ("code", "math", "text")
@@ -213,7 +216,8 @@ def score_figures(results: Mapping[str, Mapping[str, Any]]) -> list[Markup]:
                 low, high = entry["ci95"]
                 rows.append((title_of(other), entry["score"] * scale, (low * scale, high * scale), other == name))
         if rows:
-            unit = "% of lines" if scale == 100 else str(task.get("unit", ""))
+            what = "problems" if "metric" in task else "lines"
+            unit = f"% of {what}" if scale == 100 else str(task.get("unit", ""))
             figures.append(Markup(plots.intervals(rows, f"score-{name}", title_of(name), unit)))
     return figures
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from codeweft.base.artifacts import Manifest, read_manifest
 from codeweft.base.progress import duration
+from codeweft.report.collect import ORDER
 
 CONTEXT_LINES = 4  # shown before the hole
 
@@ -18,7 +19,7 @@ CONTEXT_LINES = 4  # shown before the hole
 def closing_words(run_folder: Path) -> str:
     """Headlines of every stage, a sample, the report's path and the command that serves the model."""
     manifests = [m for m in (read_manifest(folder) for folder in sorted(run_folder.iterdir())) if m is not None]
-    order = ("corpus", "tokenizer", "tokens", "pretrain", "evaluate", "report")
+    order = (*ORDER, "report")
     manifests.sort(key=lambda manifest: order.index(manifest.stage) if manifest.stage in order else len(order))
     parts = ["", headline_table(manifests)]
     samples = run_folder / "evaluate" / "samples.jsonl"
