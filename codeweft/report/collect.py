@@ -15,7 +15,14 @@ from codeweft.base.artifacts import RECIPE, Manifest, read_json, read_manifest
 from codeweft.base.errors import InputError
 
 ORDER = ("corpus", "problems", "tokenizer", "tokens", "pretrain", "longcontext", "sft", "reward", "grpo", "evaluate")
-EXPECTED = ("corpus", "problems", "tokenizer", "tokens", "pretrain", "evaluate")  # named as not run where they are missing
+EXPECTED = (
+    "corpus",
+    "problems",
+    "tokenizer",
+    "tokens",
+    "pretrain",
+    "evaluate",
+)  # named as not run where they are missing
 
 
 @dataclass(frozen=True)

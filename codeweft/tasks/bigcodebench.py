@@ -4,7 +4,8 @@ In:  bigcodebench_hard.json.  Out: the task.
 Source: Zhuo et al. 2024.
 
 Unusual: its tests replace parts of libraries while the answer runs, so they can only run beside it: mode compat, which
-the verdict names. A task whose libraries are not installed here has no score; it is counted, not failed.
+the verdict names. A task whose libraries are not installed here, or that needs a network, has no score; it is counted,
+not failed.
 """
 
 import ast
@@ -16,7 +17,8 @@ from codeweft.base.errors import InputError
 from codeweft.base.records import Problem, Test
 from codeweft.sandbox.config import Limits, Submission
 from codeweft.tasks.config import TaskOptions
-from codeweft.tasks.extraction import chat_code, completed, until, without_main
+from codeweft.tasks.evalplus import INSTRUCTION
+from codeweft.tasks.extraction import completed, parsed, python_code, until, without_main
 from codeweft.tasks.files import read_records
 from codeweft.tasks.task import Answer, Ask, Data, Files, Room, Style, Task
 
@@ -28,7 +30,14 @@ DATA = Data(
     "Apache-2.0",
 )
 FIELDS = ("task_id", "complete_prompt", "instruct_prompt", "canonical_solution", "code_prompt", "test", "entry_point")
-STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\n@", "\nassert ")
+STOPS = ("\nclass ", "\ndef ", "\nimport ", "\nfrom ", "\nassert ", "\nif __name__", "\nprint(")
+# Their tests open connections, so that not even the authors' solutions pass in a box.
+NEED_NETWORK = {
+    "BigCodeBench/147": "connects to each address of a network",
+    "BigCodeBench/1006": "fetches an archive from a page",
+    "BigCodeBench/1012": "fetches an archive from a page",
+    "BigCodeBench/1040": "answers on a port",
+}
 LIMITS = Limits(cpu_seconds=60, wall_seconds=240, memory_mib=4096, disk_mib=256, tasks=128)
 RUN = """
 import unittest as _unittest
@@ -63,7 +72,7 @@ def libraries(entry: dict[str, Any]) -> list[str]:
     found: set[str] = set()
     for code in (f"{entry['code_prompt']}\n    pass\n", entry["test"], entry["complete_prompt"] + "\n    pass\n"):
         try:
-            nodes = list(ast.walk(ast.parse(code)))
+            nodes = list(ast.walk(parsed(code)))
         except SyntaxError:
             continue  # the prompts are not all whole programs; the tests are
         for node in nodes:
@@ -77,19 +86,22 @@ def libraries(entry: dict[str, Any]) -> list[str]:
 def ask(problem: Problem, style: Style, room: Room) -> Ask:
     """The official prompts: to complete for base models, to be instructed by for chat models."""
     if style == "chat":
-        return Ask(messages=({"role": "user", "content": problem.facts["instruct"]},), max_tokens=1280)
+        content = f"{INSTRUCTION}\n{problem.facts['instruct'].strip()}\n"
+        return Ask(messages=({"role": "user", "content": content},), max_tokens=1280)
     return Ask(problem.prompt, stop=STOPS, max_tokens=1280)
 
 
 def grade(problem: Problem, style: Style, text: str) -> Answer:
     """The program with its unit tests beside it, where its libraries are here."""
     if style == "chat":
-        code = completed(problem.facts["code"], problem.entry_point, chat_code(text, [problem.entry_point]))
+        code = completed(problem.facts["code"], problem.entry_point, python_code(text, problem.entry_point))
     else:
         code = problem.prompt + without_main(until(text, STOPS))
     missing = [name for name in problem.facts["libraries"] if importlib.util.find_spec(name) is None]
     if missing:
         return Answer(code, detail=f"needs {', '.join(missing)}, not installed here")
+    if problem.id in NEED_NETWORK:
+        return Answer(code, detail=f"needs a network: {NEED_NETWORK[problem.id]}")
     submission = Submission("python", code, problem.tests_hidden, problem.entry_point, mode="compat", limits=LIMITS)
     return Answer(code, submission=submission)
 
@@ -98,7 +110,8 @@ TASKS = (
     Task(
         "bigcodebench-hard", "BigCodeBench-Hard", "code generation", ("chat", "base"), (DATA,),
         "148 tasks with their unit tests, which run beside the answer (mode compat). Base: the prompt to complete; "
-        "chat: the instruction. Tasks whose libraries are not installed have no score and are counted.",
+        "chat: the official instruction. Tasks whose libraries are not installed, and four that need a network, have "
+        "no score and are counted.",
         load, ask, grade,
     ),
 )  # fmt: skip

@@ -1,15 +1,18 @@
 """What HumanEval+ and MBPP+ share: EvalPlus publishes inputs; expected is what the canonical solution returns for them.
 
-In:  records with base_input and plus_input.  Out: `call` tests with their expected values, limits and a tolerance.
-Source: Liu et al. 2023 (EvalPlus): comparison by value, floats within a tolerance, four times the reference's time.
+In:  records with base_input and plus_input.  Out: tests with their expected values, limits, and what a judge needs.
+Source: Liu et al. 2023 (EvalPlus 0.3.1): `==` first, floats within an absolute and a relative tolerance, ten problems
+that are compared otherwise, four times the reference's time.
 
 Unusual: canonical solutions come out of a downloaded file, so they run behind the same wall as any answer. What they
-return is kept on this disk, found again by the digest of program and inputs. A few problems are compared otherwise than
-by value; for those a wrapper is put around the function, reference and answer alike.
+return is kept on this disk, found again by the digest of program and inputs. Values that compare with `==` alone are
+`call` tests; the others are `assert` tests, three times as slow, because only those can compare in another way.
 """
 
 import asyncio
 import inspect
+import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,43 +20,70 @@ from pathlib import Path
 from typing import Any
 
 from codeweft.base.artifacts import atomic, digest_of
-from codeweft.base.errors import UserError
+from codeweft.base.errors import InputError, UserError
 from codeweft.base.progress import Bar, bar
-from codeweft.base.records import Test
+from codeweft.base.records import Problem, Test
 from codeweft.sandbox import plain
 from codeweft.sandbox.client import Sandbox, all_of, open_sandbox
-from codeweft.sandbox.config import MIB, Limits, Program, SandboxConfig
+from codeweft.sandbox.config import MIB, Limits, Program, SandboxConfig, Submission
+from codeweft.tasks.task import limits_of
 
+# EvalPlus and BigCodeBench ask chat models so.
+INSTRUCTION = (
+    "Please provide a self-contained Python script that solves the following problem in a markdown code block:"
+)
 FIELDS = ("base_input", "plus_input", "atol")
-VERSION = 1  # raised whenever the same program and inputs would give other expected values
-# The values that problems of these names return are compared as sets, or only by whether there is one.
+VERSION = 2  # raised whenever the same program and inputs would give other expected values
+JUDGED = "_judged"  # the function that tests call: the answer's own, with its value made fit to cross the wall
+# What else is right than the expected value, by the function's name.
 SAME_SET = ("similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly", "larg_nnum",
             "intersection_array", "find_dissimilar", "Diff")  # fmt: skip
-NOT_NONE = ("check_str", "text_match_three", "text_starta_endb")
+ALSO_RIGHT = {
+    "are_equivalent": "True",
+    "sum_div": "value == 0",
+    "surface_Area": "abs(value - pyramid_surface(*given)) <= tolerance",
+    "digit_distance_nums": "value == digits_apart(*given)",
+    **dict.fromkeys(SAME_SET, "set(value) == set(expected)"),
+}
+NOT_NONE = ("check_str", "text_match_three", "text_starta_endb")  # whether there is a value is what counts
 # Answers of up to a hundred million values or a million digits: their digest crosses the wall.
 LARGE = (
     "string_sequence", "starts_one_ends", "make_a_pile", "tri", "special_factorial", "combinations_colors",
     "get_coordinates",
 )  # fmt: skip
+# Beside the answer, under a name of its own, so that an answer which calls itself gets its own values. Truth values
+# become numbers, which `==` does not tell apart, and numpy's numbers Python's.
 ADAPTER = """
-def _adapted(function):
+
+
+def _judged(*arguments):
     from hashlib import sha256
 
+    def shown(value):
+        kind = type(value)
+        if kind is bool:
+            return int(value)
+        if kind in (list, tuple, set, frozenset):
+            return kind(map(shown, value))
+        if kind is dict:
+            return {{shown(key): shown(item) for key, item in value.items()}}
+        return shown(value.item()) if kind.__module__ == "numpy" and kind.__name__ != "ndarray" else value
+
+    def said(value):
+        if type(value) in (list, tuple):
+            return type(value).__name__ + "(" + ",".join(map(said, value)) + ")"
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        return hex(value) if isinstance(value, int) else repr(value)
+
     def digest(value):
-        pieces, hashed = value if isinstance(value, (list, tuple)) else [value], sha256()
+        pieces, hashed = value if type(value) in (list, tuple) else [value], sha256()
         for piece in pieces:
-            text = hex(piece) if type(piece) is int else repr(piece)
-            hashed.update(text.encode() + b";")
-        return type(value).__name__, hashed.hexdigest()
+            hashed.update(said(piece).encode() + b";")
+        return type(pieces).__name__ if pieces is value else "", hashed.hexdigest()
 
-    def adapted(*arguments):
-        value = function(*arguments)
-        return {what}
-
-    return adapted
-
-
-{name} = _adapted({name})
+    value = {name}(*arguments)
+    return {what}
 """
 DRIVER = """
 import contextlib, io, json, time
@@ -63,7 +93,7 @@ _inputs = plain_data.loads(open("inputs.txt").read())
 _values, _began = [], time.process_time()
 with contextlib.redirect_stdout(io.StringIO()):
     for _given in _inputs:
-        _values.append({name}(*_given))
+        _values.append(_judged(*_given))
 print(json.dumps([time.process_time() - _began, [plain_data.dumps(value) for value in _values]]))
 """
 REFERENCE = Limits(cpu_seconds=120, wall_seconds=1200, memory_mib=4096, stdout_bytes=256 * MIB)
@@ -75,13 +105,13 @@ class Asked:
 
     program: str
     name: str
-    inputs: tuple[Any, ...]
+    inputs: tuple[tuple[Any, ...], ...]
     tolerance: float
 
     @property
     def digest(self) -> str:
-        """What decides the expected values."""
-        return digest_of([VERSION, self.program, self.name, plain.dumps(self.inputs)]).removeprefix("blake2b:")
+        """What decides the expected values; of sets there are only some of small numbers, whose order is always one."""
+        return digest_of([VERSION, self.program, self.name, repr(self.inputs)]).removeprefix("blake2b:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +124,21 @@ class Expected:
 
 
 def adapter(name: str) -> str:
-    """Code after a program where EvalPlus compares something other than the value itself."""
-    for names, what in (
-        (SAME_SET, "set(value)"),
-        (NOT_NONE, "value if isinstance(value, bool) else value is not None"),
-        (LARGE, "digest(value)"),
-    ):
-        if name in names:
-            return ADAPTER.format(what=what, name=name)
-    return ""
+    """Code after a program: the function that the judge calls."""
+    what = "shown(value)"
+    if name in NOT_NONE:
+        what = "int(value if isinstance(value, bool) else value is not None)"
+    if name in LARGE:
+        what = "digest(value)"
+    return ADAPTER.format(name=name, what=what)
 
 
 def asked(record: dict[str, Any], prompt: str) -> Asked:
     """What the canonical solution of a record is asked."""
     name = record["entry_point"]
     program = f"{prompt}{record['canonical_solution']}{adapter(name)}"
-    return Asked(program, name, (*record["base_input"], *record["plus_input"]), float(record["atol"]))
+    inputs = tuple(map(tuple, (*record["base_input"], *record["plus_input"])))
+    return Asked(program, name, inputs, float(record["atol"]))
 
 
 def expected(of: Sequence[Asked]) -> list[Expected]:
@@ -134,42 +163,136 @@ async def _fill(of: Sequence[Asked], paths: Sequence[Path]) -> None:
 
 async def _keep(sandbox: Sandbox, each: Asked, path: Path, shown: Bar) -> None:
     files = {"plain_data.py": inspect.getsource(plain).encode(), "inputs.txt": plain.dumps(each.inputs).encode()}
-    code = each.program + DRIVER.format(name=each.name)
+    code = each.program + DRIVER
     ran = await sandbox.run(Program("python", code, files=files, limits=REFERENCE))
     if ran.status != "ok":
         raise UserError(
             f"The canonical solution of {each.name} does not run ({ran.status}): {ran.detail}", "Fetch its file again."
         )
+    try:
+        _values(ran.stdout, len(each.inputs))
+    except ValueError as error:
+        raise UserError(f"The canonical solution of {each.name} writes {error}", "Fetch its file again.") from error
     with atomic(path) as file:
         file.write(ran.stdout)
     shown.advance()
 
 
+def _values(content: bytes, count: int) -> tuple[float, list[Any]]:
+    """Processor seconds and values; ValueError for anything else."""
+    match _json(content):
+        case [float(seconds), list(texts)] if len(texts) == count and 0 <= seconds <= REFERENCE.cpu_seconds:
+            return seconds, [plain.loads(str(text)) for text in texts]
+    raise ValueError("something else than its values.")
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("what is nested too deep.") from error
+
+
 def _tests(each: Asked, path: Path) -> Expected:
-    seconds, values = _kept(path)
-    tests = tuple(
-        Test("call", args=tuple(given), expected=value) for given, value in zip(each.inputs, values, strict=True)
-    )
-    # EvalPlus's rule: where values are floats, they need not be equal to the last digit
-    tolerance = each.tolerance or (1e-6 if any(map(is_floats, values)) else 0.0)
+    try:
+        seconds, values = _values(path.read_bytes(), len(each.inputs))
+    except ValueError as error:
+        raise InputError(f"{path} does not hold expected values.", "Delete it: it is made again.") from error
     limits = {
         "cpu_seconds": max(10.0, 4 * seconds), "wall_seconds": 600.0, "memory_mib": 2048 if each.name in LARGE else 512,
     }  # fmt: skip
-    return Expected(tests, limits, {"adapter": adapter(each.name), "tolerance": tolerance})
+    tolerances = list(_tolerances(each.tolerance, values))
+    facts = {"adapter": adapter(each.name), "setup": ""}
+    if not any(tolerances) and each.name not in ALSO_RIGHT:
+        calls = (Test("call", args=given, expected=value) for given, value in zip(each.inputs, values, strict=True))
+        return Expected(tuple(calls), limits, facts)
+    also = ALSO_RIGHT.get(each.name, "False")
+    code = "given, expected, tolerance = {!r}, {!r}, {!r}\nvalue = candidate(*given)\n"
+    code += f"assert agrees(value, expected, tolerance) or {also}"
+    compared = zip(each.inputs, values, tolerances, strict=True)
+    return Expected(
+        tuple(Test("assert", code=code.format(*row)) for row in compared), limits, {**facts, "setup": comparing()}
+    )
 
 
-def _kept(path: Path) -> tuple[float, list[Any]]:
-    import json
+def submission(problem: Problem, code: str) -> Submission:
+    """An answer's program as the judge takes it."""
+    facts = problem.facts
+    return Submission(
+        "python", code + facts["adapter"], problem.tests_hidden, JUDGED, facts["setup"], limits=limits_of(problem)
+    )
 
-    seconds, values = json.loads(path.read_bytes())
-    return seconds, [plain.loads(value) for value in values]
+
+# --- how values are compared -----------------------------------------------------------------------------------------
+
+
+def _tolerances(stated: float, values: Sequence[Any]) -> Iterator[float]:
+    """The tolerance of each value: a problem's own, else 1e-6 from the first floats on, for whatever follows too."""
+    for value in values:
+        if not stated and is_floats(value):
+            stated = 1e-6
+        yield stated
 
 
 def is_floats(value: Any) -> bool:
-    """Whether EvalPlus compares a value with a tolerance."""
+    """Whether EvalPlus compares a value with a tolerance.
+
+    >>> is_floats(0.5), is_floats((0.5, 1.0)), is_floats([0.5, 1]), is_floats([])
+    (True, True, False, False)
+    """
     if isinstance(value, list | tuple):
         return bool(value) and all(isinstance(item, float) for item in value)
     return isinstance(value, float)
+
+
+def comparing() -> str:
+    """Code that tests need beside them."""
+    functions = (agrees, near, pyramid_surface, digits_apart)
+    return "\n\n".join(
+        ["import math\nfrom math import inf, nan\nfrom typing import Any", *map(inspect.getsource, functions)]
+    )
+
+
+def agrees(value: Any, expected: Any, tolerance: float) -> bool:
+    """Whether a value is the expected one; with a tolerance, whether both are of one type and near.
+
+    >>> (
+    ...     agrees(True, 1, 0),
+    ...     agrees([4e30], [4.0000001e30], 1e-6),
+    ...     agrees([1], [1.0000001], 1e-6),
+    ...     agrees(1, 1.0000001, 1e-6),
+    ... )
+    (True, True, True, False)
+    """
+    return value == expected or (bool(tolerance) and type(value) is type(expected) and near(value, expected, tolerance))
+
+
+def near(value: Any, expected: Any, tolerance: float) -> bool:
+    """Whether all numbers differ by no more than the tolerance and a ten millionth of the expected one."""
+    if isinstance(expected, list | tuple):
+        same = isinstance(value, list | tuple) and len(value) == len(expected)
+        return same and all(near(one, other, tolerance) for one, other in zip(value, expected, strict=True))
+    return value == expected or abs(value - expected) <= tolerance + 1e-7 * abs(expected)
+
+
+def pyramid_surface(base: float, height: float) -> int:
+    """Mbpp/581 read otherwise: the height stands on the base's centre.
+
+    >>> pyramid_surface(3, 4)
+    35
+    """
+    slant = math.sqrt((base / 2) ** 2 + height**2)
+    return round(base**2 + 4 * (base * slant) / 2)
+
+
+def digits_apart(one: int, other: int) -> int:
+    """Mbpp/558 read otherwise: digit by digit, both numbers filled with zeros from the left.
+
+    >>> digits_apart(12345, 9)
+    14
+    """
+    width = max(len(str(one)), len(str(other)))
+    return sum(abs(int(a) - int(b)) for a, b in zip(str(one).zfill(width), str(other).zfill(width), strict=True))
 
 
 # --- inputs that JSON cannot say -----------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from codeweft.base.records import Problem, Test
 from codeweft.sandbox.config import Submission
 from codeweft.tasks import evalplus
 from codeweft.tasks.config import TaskOptions
-from codeweft.tasks.extraction import chat_code, completed, until
+from codeweft.tasks.extraction import completed, python_code, until
 from codeweft.tasks.files import read_records
-from codeweft.tasks.task import Answer, Ask, Data, Files, Room, Style, Task, limits_of
+from codeweft.tasks.task import Answer, Ask, Data, Files, Room, Style, Task
 
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # Chen et al. 2021 §3.1
 CHAT = (
@@ -58,14 +58,15 @@ def plus_problems(records: Sequence[dict[str, Any]]) -> Iterator[Problem]:
     of_record = evalplus.expected([evalplus.asked(record, record["prompt"]) for record in others])
     found = dict(zip([record["task_id"] for record in others], of_record, strict=True))
     for record in records:
-        expected = found.get(record["task_id"]) or evalplus.Expected(_any_root(record))
+        expected = found.get(record["task_id"]) or _any_root(record)
         yield _problem("human-eval-plus", record, expected.tests, expected.limits, expected.facts)
 
 
-def _any_root(record: dict[str, Any]) -> tuple[Test, ...]:
+def _any_root(record: dict[str, Any]) -> evalplus.Expected:
     code = "assert abs(poly(*{0!r}, candidate(*{0!r}))) <= {1!r}"
     inputs = record["base_input"] + record["plus_input"]
-    return tuple(Test("assert", code=code.format(given, record["atol"])) for given in inputs)
+    tests = tuple(Test("assert", code=code.format(given, record["atol"])) for given in inputs)
+    return evalplus.Expected(tests, facts={"adapter": evalplus.adapter(ANY_ROOT), "setup": record["prompt"]})
 
 
 def _problem(
@@ -93,15 +94,13 @@ def ask(problem: Problem, style: Style, room: Room) -> Ask:
 def grade(problem: Problem, style: Style, text: str) -> Answer:
     """The program that the answer and the prompt make, judged with the tests on the other side of the wall."""
     if style == "chat":
-        code = completed(problem.prompt, problem.entry_point, chat_code(text, [problem.entry_point]))
+        code = completed(problem.prompt, problem.entry_point, python_code(text, problem.entry_point))
     else:
         code = problem.prompt + until(text, STOPS)
-    setup = problem.prompt if problem.tests_hidden[0].kind == "assert" else ""  # helpers that the tests call
-    code += str(problem.facts.get("adapter", ""))
-    tolerance = float(problem.facts.get("tolerance", 0.0))
-    submission = Submission(
-        "python", code, problem.tests_hidden, problem.entry_point, setup, limits=limits_of(problem), tolerance=tolerance
-    )
+    if problem.facts:
+        return Answer(code, submission=evalplus.submission(problem, code))
+    # the tests of three problems call helpers of the prompt
+    submission = Submission("python", code, problem.tests_hidden, problem.entry_point, problem.prompt)
     return Answer(code, submission=submission)
 
 
@@ -117,7 +116,7 @@ TASKS = (
     ),
     Task(
         "human-eval-plus", "HumanEval+", "code generation", ("chat", "base"), (HUMAN_EVAL_PLUS,),
-        f"164 problems with the base and plus inputs of EvalPlus, floats within its tolerances. {ASKED}",
+        f"164 problems with the base and plus inputs of EvalPlus, compared as EvalPlus 0.3.1 does. {ASKED}",
         load_plus, ask, grade,
     ),
 )  # fmt: skip

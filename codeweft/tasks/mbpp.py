@@ -17,7 +17,7 @@ from codeweft.base.records import Problem, Test
 from codeweft.sandbox.config import Submission
 from codeweft.tasks import evalplus
 from codeweft.tasks.config import TaskOptions
-from codeweft.tasks.extraction import chat_code, until, without_main
+from codeweft.tasks.extraction import parsed, python_code, until, without_main
 from codeweft.tasks.files import read_records
 from codeweft.tasks.task import Answer, Ask, Data, Files, Room, Style, Task, limits_of
 
@@ -40,7 +40,7 @@ SHOTS, TEST = (2, 3, 4), range(11, 511)
 NOT_PLAIN = {367: "its own class", 533: "types as arguments", 601: "its own class", 927: "its own class"}
 FIELDS = ("task_id", "text", "code", "test_list", "test_setup_code")
 STOPS = ("[DONE]",)
-STOPS_PLUS = ("\n```", "\nassert ", '\n"""', "\nprint(", "\nif __name__")
+STOPS_PLUS = ("\n```", "\nassert", '\n"""', "\nprint(", "\nif __name__", "\ndef main(")  # EvalPlus's, and a fence
 # MBPP/123 alone takes four seconds; the clock of a machine that does other things as well says nothing.
 PATIENT = {"cpu_seconds": 20.0, "wall_seconds": 600.0}
 
@@ -67,7 +67,7 @@ def problem_of(place: str, record: Record, shots: str = "") -> Problem:
         tests, name = tuple(Test("assert", code=f"{setup}\n{test}") for test in record["test_list"]), ""
     else:
         # The tests' own names of modules (596 asks sys) come from the imports of the canonical solution.
-        nodes = ast.parse(record["code"]).body
+        nodes = parsed(record["code"]).body
         imports = [ast.unparse(node) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
         facts["setup"] = "\n".join([*imports, setup])
         tests, name = tuple(Test("assert", code=test) for test in record["test_list"]), called(place, record)
@@ -79,8 +79,8 @@ def problem_of(place: str, record: Record, shots: str = "") -> Problem:
 
 def called(place: str, record: Record) -> str:
     """The one function of the solution that the tests call."""
-    defined = {node.name for node in ast.parse(record["code"]).body if isinstance(node, ast.FunctionDef)}
-    nodes = [node for test in record["test_list"] for node in ast.walk(ast.parse(test))]
+    defined = {node.name for node in parsed(record["code"]).body if isinstance(node, ast.FunctionDef)}
+    nodes = [node for test in record["test_list"] for node in ast.walk(parsed(test))]
     named = defined & {node.id for node in nodes if isinstance(node, ast.Name)}
     if len(named) != 1:
         raise InputError(f"{place}: the tests call {len(named)} functions of the code.", "Fetch the file again.")
@@ -88,8 +88,9 @@ def called(place: str, record: Record) -> str:
 
 
 def shot(record: Record) -> str:
-    """A problem with its solution, as base models are shown it."""
-    return f"{question(record['text'], record['test_list'])}{record['code'].strip()}\n[DONE]\n\n"
+    """A problem with its solution, as base models are shown it; the file's lines end as on Windows."""
+    code = record["code"].replace("\r", "").replace("\t", "    ")
+    return f"{question(record['text'], record['test_list'])}\n{code}\n[DONE]\n"
 
 
 def question(text: str, tests: list[str]) -> str:
@@ -97,7 +98,7 @@ def question(text: str, tests: list[str]) -> str:
     shown = "\n".join(tests)
     return (
         f"You are an expert Python programmer, and here is your task: {text} Your code should pass these tests:\n\n"
-        f"{shown}\n[BEGIN]\n"
+        f"{shown}\n[BEGIN]"
     )
 
 
@@ -105,16 +106,14 @@ def ask_mbpp(problem: Problem, style: Style, room: Room) -> Ask:
     """The statement with its three tests; base models see three solved ones before."""
     asked = question(problem.prompt, problem.facts["shown"])
     if style == "chat":
-        content = asked.removesuffix("[BEGIN]\n") + "\nReturn the code within a code block."
+        content = asked.removesuffix("[BEGIN]") + "\nReturn the code within a code block."
         return Ask(messages=({"role": "user", "content": content},), max_tokens=1024)
     return Ask(problem.facts["shots"] + asked, stop=STOPS, max_tokens=512)
 
 
 def grade_mbpp(problem: Problem, style: Style, text: str) -> Answer:
     """The code of the answer, with the official assertions."""
-    code = (
-        chat_code(text, [problem.entry_point] if problem.entry_point else []) if style == "chat" else until(text, STOPS)
-    )
+    code = python_code(text, problem.entry_point) if style == "chat" else until(text, STOPS).strip()
     code = without_main(code)
     mode = "compat" if problem.facts.get("mode") == "compat" else None
     submission = Submission(
@@ -148,23 +147,15 @@ def plus_problems(published: Sequence[Record]) -> Iterator[Problem]:
 def ask_plus(problem: Problem, style: Style, room: Room) -> Ask:
     """The file's statement: a docstring with one assertion; base models go on after it."""
     if style == "chat":
-        content = (
-            "Write a self-contained Python script that solves the following problem, within a code block:\n"
-            f"```python\n{problem.prompt.strip()}\n```\n"
-        )
+        content = f"{evalplus.INSTRUCTION}\n```python\n{problem.prompt.strip()}\n```\n"
         return Ask(messages=({"role": "user", "content": content},), max_tokens=1024)
     return Ask(f"{problem.prompt.strip()}\n", stop=STOPS_PLUS, max_tokens=512)
 
 
 def grade_plus(problem: Problem, style: Style, text: str) -> Answer:
     """The code of the answer, with all inputs."""
-    code = chat_code(text, [problem.entry_point]) if style == "chat" else until(text, STOPS_PLUS)
-    code = without_main(code) + problem.facts["adapter"]
-    submission = Submission(
-        "python", code, problem.tests_hidden, problem.entry_point, limits=limits_of(problem),
-        tolerance=problem.facts["tolerance"],
-    )  # fmt: skip
-    return Answer(code, submission=submission)
+    code = without_main(python_code(text, problem.entry_point) if style == "chat" else until(text, STOPS_PLUS))
+    return Answer(code, submission=evalplus.submission(problem, code))
 
 
 TASKS = (
@@ -176,8 +167,8 @@ TASKS = (
     ),
     Task(
         "mbpp-plus", "MBPP+", "code generation", ("chat", "base"), (MBPP_PLUS,),
-        "378 problems (v0.2.0) with EvalPlus's base and plus inputs, zero-shot from the file's docstring. Judged in "
-        "split mode.",
+        "378 problems (v0.2.0) with EvalPlus's base and plus inputs, compared as EvalPlus 0.3.1 does. Zero-shot from "
+        "the file's docstring; chat: EvalPlus's instruction before it. Judged in split mode.",
         load_plus, ask_plus, grade_plus, columns=("mbpp-plus",),
     ),
 )  # fmt: skip

@@ -5,7 +5,17 @@ import pytest
 from codeweft.base.records import Problem, Test
 from codeweft.sandbox.client import judge_all
 from codeweft.sandbox.config import SandboxConfig
-from codeweft.tasks.extraction import chat_code, code_blocks, completed, holds, until, without_main
+from codeweft.tasks.extraction import (
+    chat_code,
+    code_blocks,
+    completed,
+    defines,
+    holds,
+    is_python,
+    python_code,
+    until,
+    without_main,
+)
 from codeweft.tasks.human_eval import grade
 
 PROMPT = 'import math\n\n\ndef helper(x):\n    return math.floor(x)\n\n\ndef down(x):\n    """Round down."""\n'
@@ -27,6 +37,16 @@ FORMATS = {
     "a fence inside a list": "1. So:\n" + "\n".join("   " + line for line in f"```python\n{WHOLE}```".split("\n")),
     "words about `down` first": f"The function `down` uses ```helper```:\n\n```python\n{WHOLE}```",
     "tildes": f"~~~python\n{WHOLE}~~~\n",
+    "usage first": f"```python\nprint(down(2))\n```\nafter this:\n```python\n{WHOLE}```",
+    "the body alone, its first indentation lost": "```python\ny = helper(x)\n    return y\n```",
+    "a loop alone": "```python\nfor y in [x]:\n    return helper(y)\n```",
+    "the body inside the fence that the prompt opened": "    y = helper(x)\n    return y\n```\nThis rounds down.",
+    "the same, and an open block": f"{WHOLE}```\nFor example:\n```python\ndown(1.5) == 1\n",
+    "the body and a call": "    return helper(x)\n\nprint(down(1.5))\n",
+    "the body and words": "    return helper(x)\n\nThat's how it's rounded.",
+    "words and no fence": f"import this from me: it's done.\n\n{WHOLE}\nThat's it.",
+    "an import from the future": f"```python\nfrom __future__ import annotations\nimport math\n\n{WHOLE}```",
+    "a name that is set": "```python\ndown = lambda x: helper(x)\n```",
 }
 
 
@@ -77,3 +97,25 @@ def test_helpers_of_the_prompt_stay_before_a_whole_function():
 def test_a_demonstration_is_left_out_only_at_the_left_edge():
     code = "def f():\n    if __name__ == 'x':\n        pass\n"
     assert without_main(code) == code
+
+
+def test_a_definition_is_told_from_a_use():
+    assert defines("x = 1\nasync def f(): ...", "f")
+    assert defines("f = max", "f")
+    for code in ("f(1)", "def g(f): ...", "def ff(): ...", "class A:\n    def f(self): ...", "f == 1"):
+        assert not defines(code, "f"), code
+    assert not defines("def f(): ...", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "```", "```python\n```", "\x00", "(" * 1000, "-" * 100_000, "def f(", "no\n" * 300]
+)
+def test_text_that_is_no_program_becomes_one_that_fails_instead_of_an_error(text: str):
+    program = completed(PROMPT, "down", python_code(text, "down"))
+    assert program.startswith("import math")
+    assert not is_python(program) or program.count("return") == 1
+
+
+def test_words_around_a_program_without_fences_are_left_out():
+    text = f"Here's a function.\nfrom experience: it works.\n\n{WHOLE}\nIt doesn't round up."
+    assert python_code(text, "down").strip() == WHOLE.strip()

@@ -22,11 +22,13 @@ from codeweft.tasks.task import Answer, Room, Style
 ROOM = Room(8192, len)
 # Solutions that are not held to their tests (why: tests/sandbox/test_official_sets.py), in either style or in one.
 DEFECTS = {"Go/95", "Rust/32"}
-# Not as continuations: two go on with a type or a function behind theirs, where OctoPack cuts an answer off; the
-# declaration of the third holds half of the function's body.
-NOT_CONTINUED = {"Rust/137", "Rust/145", "CPP/38"}
+# Not as continuations: OctoPack cuts an answer off behind its function, where three of these go on, and Go's at the
+# word struct, which two use; the declaration of CPP/38 holds half of the function's body.
+NOT_CONTINUED = {"Rust/137", "Rust/145", "Go/72", "Go/90", "Go/158", "CPP/38"}
 WRONG_BUT_PASSING = {"CPP/23"}  # <cstring> has a function of this name, which the tests call
 UNJUDGED = ("ok", "harness_error", "refused", "unsupported")
+# In the slow tests, every so many-th: whole files were run once, and take a quarter of an hour.
+MANY = {"java": 4, "go": 4, "cpp": 4, "rust": 2}
 SOME = {"python": 16, "javascript": 27}  # every so many-th in the quick tests; one of languages that are compiled
 
 
@@ -160,19 +162,18 @@ def test_some_corrected_functions_pass_and_buggy_or_empty_ones_fail(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("language", FILES)
-def test_all_corrected_functions_pass_in_both_styles(
-    problems: dict[str, list[Problem]], sandbox: Opened, language: str
-):
+def test_corrected_functions_pass_in_both_styles(problems: dict[str, list[Problem]], sandbox: Opened, language: str):
     need_toolchain(language)
-    assert not_passed(verdicts(sandbox, corrected(problems[language]))) == {}
+    assert not_passed(verdicts(sandbox, corrected(problems[language][:: MANY.get(language, 1)]))) == {}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("language", FILES)
-def test_all_buggy_functions_and_empty_answers_fail(problems: dict[str, list[Problem]], sandbox: Opened, language: str):
+def test_buggy_functions_and_empty_answers_fail(problems: dict[str, list[Problem]], sandbox: Opened, language: str):
     need_toolchain(language)
     empty = [(each, style, "") for each in problems[language][::41] for style in ("chat", "base")]
-    assert passed_or_unjudged(verdicts(sandbox, [*buggy(problems[language]), *empty])) == {}
+    wrong = buggy(problems[language][:: MANY.get(language, 1)])
+    assert passed_or_unjudged(verdicts(sandbox, [*wrong, *empty])) == {}
 
 
 # --- forms of chat answers -----------------------------------------------------------------------------------------

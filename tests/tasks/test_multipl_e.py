@@ -221,11 +221,11 @@ def test_python_answers_find_the_prompts_own_helpers(problems: dict[str, Problem
 # --- HumanEval-X's solutions ---------------------------------------------------------------------------------------
 
 # HumanEval-X's solutions that MultiPL-E's tests call otherwise: numbers that are no integers, texts for truth values,
-# rounding, a crate; the tests of these problems are not those of HumanEval-X.
+# rounding, a crate, an exception; the tests of these problems are not those of HumanEval-X.
 OTHER_TESTS = {
     "javascript": {51, 87, 92, 103, 112, 162},
     "cpp": {92},
-    "java": set(),
+    "java": {162},
     "go": set(),
     "rust": {33, 65, 83, 92},
 }
@@ -301,15 +301,15 @@ def test_some_javascript_solutions_of_humaneval_x_pass(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("language", "count"), [("javascript", 155), ("cpp", 83), ("go", 129), ("rust", 95), ("java", 25)]
+    ("language", "count"), [("javascript", 155), ("cpp", 83), ("go", 129), ("rust", 95), ("java", 24)]
 )
-def test_all_solutions_of_humaneval_x_with_the_same_signature_pass(
+def test_solutions_of_humaneval_x_with_the_same_signature_pass(
     shared_data: Path, problems: dict[str, Problem], sandbox: Opened, language: str, count: int
 ):
     need_toolchain(language)
     answers = answers_of(shared_data / "eval", problems, language)
     assert len(answers) == count
-    assert failures(sandbox, answers) == {}
+    assert failures(sandbox, answers[:: 2 if language in ("cpp", "go") else 1]) == {}  # all: minutes more
 
 
 @pytest.mark.slow
