@@ -20,11 +20,11 @@ from codeweft.tasks import human_eval as tasks_human_eval
 from codeweft.tasks import mbpp
 from codeweft.tasks.config import TaskOptions
 from codeweft.tasks.files import Folder
+from codeweft.tasks.programs import stand_in
 from codeweft.tasks.registry import find
 
 Named = Iterator[tuple[str, Submission]]
 Record = dict[str, Any]
-STAND_INS = Path(__file__).parent / "stand_ins"
 TOOLCHAINS = {"python": "python", "cpp": "cpp", "java": "java", "js": "javascript", "go": "go", "rust": "rust"}
 
 
@@ -132,12 +132,6 @@ def _rust(code: str, test: str) -> tuple[str, str]:
         if used:
             code += stand_in(f"{crate}.rs")
     return code if "fn main" in code else code + "\nfn main() {}\n", test
-
-
-@functools.cache
-def stand_in(name: str) -> str:
-    """The text of a file of stand_ins/."""
-    return (STAND_INS / name).read_text(encoding="utf-8")
 
 
 SETS = {

@@ -1,1 +1,0 @@
-((text) => require('crypto').createHash('md5').update(text).digest('hex'))
