@@ -19,8 +19,9 @@ HEADLINES = {
     },
     "evaluate": {"katas_pass@1", "katas_unseen_families", "katas_nearest"},
 }  # fmt: skip
-# the budget of the stages that there are, on two cores: 30 + 5 + 10 + 15 + 180 s, 75 of measuring, 45 of evaluation, 10
-CPU_SECONDS, MEMORY = 740, 4 * 2**30
+# The budget of the stages that there are, on two cores: 30 + 5 + 10 + 15 + 180 s, measuring 75, evaluation 45, page 10;
+# and a twelfth for a machine that is not quiet.
+CPU_SECONDS, MEMORY = 800, 4 * 2**30
 
 
 def faults(run_folder: Path) -> list[str]:
