@@ -30,6 +30,7 @@ EVERY = 10  # pretrain.checkpoint_every in miniature.toml
 # what a stage leaves when its first part, or checkpoint, is finished
 FIRST_PART = {
     "corpus": "corpus/staging/part-*.parquet",
+    "problems": "problems/started.json",
     "tokenizer": "tokenizer/started.json",
     "tokens": "tokens/staging/piece-*.json",
     "pretrain": "pretrain/checkpoints/step-*",

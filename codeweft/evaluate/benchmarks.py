@@ -133,6 +133,11 @@ def mismatch(style: Style, model: Model) -> str:
 # --- asking and judging ----------------------------------------------------------------------------------------------
 
 
+def told(verdict: Verdict) -> dict[str, Any]:
+    """A verdict without what another run would measure otherwise, so that equal answers leave equal files."""
+    return {name: value for name, value in asdict(verdict).items() if name not in ("cpu_seconds", "peak_bytes")}
+
+
 @dataclass
 class Clock:
     """Where the time went, in seconds by the clock; answers are written and judged at the same time."""
@@ -199,7 +204,7 @@ class Evaluation:
     def _goes_on(self, key: tuple[str, int], turn: int) -> bool:
         """Whether a sample has another turn; its finished turn is read back from what was kept."""
         kept = self.journal.turns[(*key, turn)]
-        verdict = Verdict(**kept["verdict"]) if kept["verdict"] else None
+        verdict = Verdict(cpu_seconds=0.0, peak_bytes=0, **kept["verdict"]) if kept["verdict"] else None
         answer = Answer(kept["extracted"], kept["score"], None, kept["vote"], kept["metrics"], kept["detail"])
         self.turns[key].append(Turn(self.asks[(*key, turn)], kept["text"], answer, verdict))
         following = self.plan.task.follow(self.problems[key[0]], tuple(self.turns[key]))
@@ -233,7 +238,7 @@ class Evaluation:
                 "tokens": list(said.tokens), "logprob": said.logprob, "finish": said.finish,
                 "prompt_digest": said.prompt_digest, "choices": list(said.choices), "extracted": answer.extracted,
                 "score": score, "vote": answer.vote, "metrics": dict(answer.metrics),
-                "verdict": asdict(verdict) if verdict else None, "detail": detail,
+                "verdict": told(verdict) if verdict else None, "detail": detail,
             }
         )  # fmt: skip
         shown.advance()
