@@ -98,7 +98,7 @@ def up_to(whole: Path, stage: str, folder: Path) -> Path:
         shutil.rmtree(folder / "measured")
     else:  # its own figures are measured again
         for path in (folder / "measured").iterdir():
-            if read_json(path)["key"]["settings"]["infilling_samples"] == 44:
+            if path.name.startswith("katas") or read_json(path)["key"]["settings"]["infilling_samples"] == 44:
                 path.unlink()
     return folder
 
