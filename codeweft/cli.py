@@ -416,6 +416,7 @@ def _complete_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (0)")
     parser.add_argument("--seed", type=int, default=0, help="for temperatures above 0 (0)")
     parser.add_argument("--assume-fim", action="store_true", help="infill although the folder does not say it can")
+    parser.add_argument("--memory", default="", help="such as 12GiB: what it may take in all")
     _json_argument(parser)
 
 
@@ -431,6 +432,7 @@ def complete(arguments: argparse.Namespace, rest: list[str]) -> int:
         temperature=arguments.temperature,
         seed=arguments.seed,
         assume_fim=arguments.assume_fim,
+        memory=arguments.memory,
     )
     print(json.dumps(result, ensure_ascii=False) if arguments.json else result["text"])
     return 0
@@ -440,6 +442,7 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     _model_argument(parser)
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", help="port to listen on (8012)")
+    parser.add_argument("--memory", help="such as 12GiB: what it may take in all; says the longest context it gives")
 
 
 def serve(arguments: argparse.Namespace, rest: list[str]) -> int:
@@ -447,6 +450,7 @@ def serve(arguments: argparse.Namespace, rest: list[str]) -> int:
     from codeweft.serve.app import run as serve_model
     from codeweft.stages import config_class
 
-    given = {name: getattr(arguments, name) for name in ("host", "port") if getattr(arguments, name) is not None}
+    named = {name: getattr(arguments, name) for name in ("host", "port", "memory")}
+    given = {name: value for name, value in named.items() if value is not None}
     layers = [settings.parse_overrides(rest, ["serve"]).section("serve"), settings.Layer("the command line", given)]
     return serve_model(settings.build(config_class("serve"), layers, "serve"), arguments.model)

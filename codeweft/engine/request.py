@@ -12,15 +12,18 @@ from typing import Literal
 
 from codeweft.base.errors import UserError
 
-Finish = Literal["stop", "length", "cancelled"]
+Finish = Literal["stop", "length", "deadline", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """One prompt and how to go on from it; temperature 0 takes the most probable token each time.
 
-    `stop` strings end the text before their first occurrence; `stop_line` ends it at the end of the first line that
-    holds more than white space. UserError says which field cannot be.
+    Rules that end the text: `stop` strings, before their first occurrence; `stop_tokens`; `stop_line`, at the end of
+    the first line that holds more than white space; `stop_indent`, before the first later line that holds something
+    and begins with fewer white-space characters; `stop_bracket`, before a closing bracket that the text did not open.
+    `max_ms` milliseconds after it was submitted a request ends with the text so far. UserError says which field
+    cannot be.
     """
 
     prompt: tuple[int, ...]
@@ -30,6 +33,10 @@ class Request:
     stop: tuple[str, ...] = ()
     stop_line: bool = False
     seed: int = 0
+    stop_tokens: tuple[int, ...] = ()
+    stop_indent: int | None = None
+    stop_bracket: bool = False
+    max_ms: float | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -42,6 +49,12 @@ class Request:
             raise UserError(f"top_p is {self.top_p}.", "Give a probability between 0 and 1.")
         if "" in self.stop:
             raise UserError("A stop string is empty.", "Leave it out: it would end every text at once.")
+        if self.stop_indent is not None and self.stop_indent < 1:
+            raise UserError(f"stop_indent is {self.stop_indent}.", "Give at least 1 column, or leave it out.")
+        if self.stop_indent is not None and self.stop_line:
+            raise UserError("stop_line and stop_indent exclude each other.", "One line has no later line: give one.")
+        if self.max_ms is not None and not self.max_ms > 0:
+            raise UserError(f"max_ms is {self.max_ms}.", "Give a positive number of milliseconds, or leave it out.")
 
 
 @dataclass(frozen=True, slots=True)

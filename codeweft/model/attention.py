@@ -5,6 +5,7 @@ Source: DeepSeek-V2 §2.1.2, §2.1.3 (eq. 9 to 19), App. C.
 Unusual: two ways to the same numbers. Expanded (training, prefill): keys and values of every head are formed, and
 value heads are padded with zeros to the key width, because the fused kernels want equal widths and keep memory linear.
 Absorbed (decoding): the up-projections move over to query and output, so that the cache is read as it is.
+A long prompt that is read in pieces expands its earlier keys in parts, whose outputs are merged: memory stays bounded.
 The norms of the two latents use 1e-6 whatever `rms_norm_eps` says, as the published code does.
 
 Shapes: B batch, T tokens, S keys, D model, H heads, N nope, R rope, V value, C latent, Q query latent, K = N + R.
@@ -21,6 +22,7 @@ from codeweft.model.rope import Rotation, rotate_pairs, softmax_scale
 
 LATENT_NORM_EPS = 1e-6
 ABSORB_AT_MOST = 32  # new tokens per row: absorbed scores are stored, [B, H, T, S], so T stays small
+PART = 4096  # keys that are expanded at once where earlier keys are read in parts
 
 
 class Linear(nn.Linear):
@@ -82,6 +84,8 @@ class Attention(nn.Module):
                 latent_BSC, key_rope_BSR = window.read(self.layer)
         if window is not None and absorbing_is_cheaper(self.config, hidden_BTD.shape[1], latent_BSC.shape[1]):
             attend = self.attend_absorbed
+        elif window is not None and window.is_single and not window.is_fresh:
+            attend = self.attend_in_parts
         else:
             attend = self.attend_expanded
         output_BTHV = attend(query_nope_BTHN, query_rope_BTHR, latent_BSC, key_rope_BSR, visible_BTS)
@@ -123,6 +127,18 @@ class Attention(nn.Module):
         self, nope_BTHN: Tensor, rope_BTHR: Tensor, latent_BSC: Tensor, key_rope_BSR: Tensor, visible_BTS: Tensor | None
     ) -> Tensor:
         """Form keys and values of all heads, then attend with a fused kernel (DeepSeek-V2 eq. 10, 11, 17, 18)."""
+        output_BHTV = F.scaled_dot_product_attention(
+            *self.expand(nope_BTHN, rope_BTHR, latent_BSC, key_rope_BSR),
+            attn_mask=None if visible_BTS is None else visible_BTS[:, None],
+            is_causal=visible_BTS is None,
+            scale=self.scale,
+        )
+        return output_BHTV.transpose(1, 2)[..., : self.config.v_head_dim]
+
+    def expand(
+        self, nope_BTHN: Tensor, rope_BTHR: Tensor, latent_BSC: Tensor, key_rope_BSR: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of all heads, [B, H, T or S, width], the narrower padded with zeros."""
         config = self.config
         heads, nope, value = config.num_attention_heads, config.qk_nope_head_dim, config.v_head_dim
         expanded_BSHX = self.kv_b_proj(latent_BSC).unflatten(-1, (heads, nope + value))
@@ -130,19 +146,33 @@ class Attention(nn.Module):
         query_BTHK = torch.cat((nope_BTHN, rope_BTHR), dim=-1)
         key_BSHK = torch.cat((key_nope_BSHN, key_rope_BSR[:, :, None].expand(-1, -1, heads, -1)), dim=-1)
         width = max(config.qk_head_dim, value)
-        query, key, value_padded = (
-            F.pad(each, (0, width - each.shape[-1])) if each.shape[-1] < width else each
-            for each in (query_BTHK, key_BSHK, value_BSHV)
+        query, key, padded = (
+            F.pad(each, (0, width - each.shape[-1])).transpose(1, 2) for each in (query_BTHK, key_BSHK, value_BSHV)
         )
-        output = F.scaled_dot_product_attention(
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value_padded.transpose(1, 2),
-            attn_mask=None if visible_BTS is None else visible_BTS[:, None],
-            is_causal=visible_BTS is None,
-            scale=self.scale,
-        )
-        return output.transpose(1, 2)[..., :value]
+        return query, key, padded
+
+    def attend_in_parts(
+        self, nope_BTHN: Tensor, rope_BTHR: Tensor, latent_BSC: Tensor, key_rope_BSR: Tensor, visible_BTS: Tensor | None
+    ) -> Tensor:
+        """What `attend_expanded` gives for one row on a CPU, its earlier keys expanded `PART` at a time.
+
+        Softmax over all keys is the mean of softmaxes over parts, weighted by the parts' sums of exponentials.
+        """
+        assert visible_BTS is None, "a single row sees all of its earlier tokens"
+        keys, tokens = latent_BSC.shape[1], nope_BTHN.shape[1]
+        ends = [*range(PART, keys - tokens, PART), keys - tokens, keys]
+        outputs, sums = [], []
+        for begin, end in zip([0, *ends[:-1]], ends, strict=True):
+            parts = self.expand(nope_BTHN, rope_BTHR, latent_BSC[:, begin:end], key_rope_BSR[:, begin:end])
+            output_BHTV, sum_BHT = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                *parts, is_causal=end == keys, scale=self.scale
+            )
+            outputs.append(output_BHTV)
+            sums.append(sum_BHT.float())
+        weights_NBHT = torch.stack(sums).softmax(dim=0)  # of logarithms
+        merged = sum(output * weight[..., None] for output, weight in zip(outputs, weights_NBHT, strict=True))
+        assert isinstance(merged, Tensor)
+        return merged.to(nope_BTHN.dtype).transpose(1, 2)[..., : self.config.v_head_dim]
 
     def attend_absorbed(
         self, nope_BTHN: Tensor, rope_BTHR: Tensor, latent_BSC: Tensor, key_rope_BSR: Tensor, visible_BTS: Tensor | None
@@ -155,7 +185,9 @@ class Attention(nn.Module):
         scores = query_BTHC.flatten(1, 2) @ latent_BSC.mT + rope_BTHR.flatten(1, 2) @ key_rope_BSR.mT
         scores_BTHS = scores.unflatten(1, (tokens, heads)).float() * self.scale
         if visible_BTS is None:
-            visible_BTS = torch.ones(tokens, latent_BSC.shape[1], dtype=torch.bool, device=scores.device).tril()[None]
+            keys = latent_BSC.shape[1]
+            shape = (1, tokens, keys)
+            visible_BTS = torch.ones(shape, dtype=torch.bool, device=scores.device).tril(keys - tokens)
         scores_BTHS = scores_BTHS.masked_fill(~visible_BTS[:, :, None], -torch.inf)
         weights_BTHS = scores_BTHS.softmax(dim=-1).to(latent_BSC.dtype)
         mixed_BTHC = (weights_BTHS.flatten(1, 2) @ latent_BSC).view(batch, tokens, heads, -1)

@@ -1,12 +1,12 @@
-"""The cache of decoding: one latent and one rotary key per token and layer, nothing per head.
+"""The cache of decoding: one latent and one rotary key per token and layer, nothing per head, in blocks of 16 tokens.
 
-In:  which rows a batch uses, and the new tokens' latents.  Out: the rows' latents so far, positions and visibility.
+In:  each row's table of blocks and where it ends, and the new tokens' latents.  Out: latents so far, and visibility.
 Source: DeepSeek-V2 §2.1.4, Table 1: (d_c + d_h^R) elements per token and layer.
-Unusual: rows are independent sequences of different length; a batch may use any of them. Writing does not advance:
-the caller says afterwards how many of the new tokens were real, so that prompts of different length can be padded on
-the right and later tokens overwrite the padding. The latent is cached after its norm, the key after its rotation.
+Unusual: a sequence's tokens need not lie together. Its table names the blocks that hold them, sixteen tokens each, and
+several tables may name the same block: that is how prompts which begin alike share memory and work. The cache does
+not know who owns a block (engine/blocks.py does). Latents are cached after their norm, keys after their rotation.
 
-Shapes: L layers, B batch, T new tokens, S tokens readable, C latent, R rotary key.
+Shapes: L layers, B batch, T new tokens, S tokens readable, P blocks of a table, C latent, R rotary key, X = C + R.
 """
 
 from dataclasses import dataclass
@@ -16,48 +16,55 @@ from torch import Tensor
 
 from codeweft.model.config import ModelConfig
 
+BLOCK = 16  # tokens
+
 
 class LatentCache:
-    """`latent` [L, rows, max_length, C], `key_rope` [L, rows, max_length, R] and `lengths` int64 [rows]."""
+    """`entries` [L, blocks + 1, BLOCK, X]: of each token its latent, then its rotary key.
+
+    The last block, number `spare`, belongs to nobody: tables are filled up with it, and padding is written there.
+    """
 
     def __init__(
-        self, config: ModelConfig, rows: int, max_length: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+        self, config: ModelConfig, blocks: int, dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> None:
-        shape = (config.num_hidden_layers, rows, max_length)
+        self.latent_width = config.kv_lora_rank
+        shape = (config.num_hidden_layers, blocks + 1, BLOCK, config.kv_lora_rank + config.qk_rope_head_dim)
         # Zeros, not garbage: a masked key still meets its weight 0, and 0 * NaN is NaN.
-        self.latent = torch.zeros(*shape, config.kv_lora_rank, dtype=dtype, device=device)
-        self.key_rope = torch.zeros(*shape, config.qk_rope_head_dim, dtype=dtype, device=device)
-        self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.rows, self.max_length = rows, max_length
+        self.entries = torch.zeros(shape, dtype=dtype, device=device)
+        self.blocks = self.spare = blocks
 
     @property
     def bytes(self) -> int:
         """Memory of the cached values."""
-        return sum(each.numel() * each.element_size() for each in (self.latent, self.key_rope))
+        return self.entries.numel() * self.entries.element_size()
 
-    def advance(self, rows_B: Tensor | None, count_B: Tensor | int) -> None:
-        """Count the first `count_B` tokens of the last forward pass as read; rows must not repeat."""
-        if rows_B is None:
-            self.lengths += count_B
-        else:
-            self.lengths[rows_B] += count_B
-        assert int(self.lengths.max()) <= self.max_length, "more tokens than the cache can hold"
+    def tables(self, tables: "list[list[int]]", tokens: int) -> Tensor:
+        """Lists of blocks as one tensor, int64 [B, P], filled up with the spare block to hold `tokens` tokens."""
+        width = max(-(-tokens // BLOCK), *map(len, tables))
+        filled = [[*table, *[self.spare] * (width - len(table))] for table in tables]
+        return torch.tensor(filled, dtype=torch.int64, device=self.entries.device)
 
-    def reset(self, rows_B: Tensor | None = None) -> None:
-        """Forget these rows (default: all); what stands in them is never read again."""
-        if rows_B is None:
-            self.lengths.zero_()
-        else:
-            self.lengths[rows_B] = 0
+    def window(self, tables_BP: Tensor, start_B: Tensor, tokens: int) -> "CacheWindow":
+        """What a pass of `tokens` new tokens a row may write and read; row b holds `start_B[b]` tokens before it.
 
-    def window(self, rows_B: Tensor | None, batch: int, tokens: int) -> "CacheWindow":
-        """What one forward pass of `tokens` new tokens in each of `batch` rows may write and read."""
-        rows = torch.arange(self.rows, device=self.lengths.device) if rows_B is None else rows_B
-        assert len(rows) == batch, f"{batch} rows of tokens for {len(rows)} rows of the cache"
-        start_B = self.lengths[rows]
+        A row with fewer new tokens is padded on the right: its padding is written behind its end, where the next
+        tokens overwrite it before anything attends to it, or into the spare block.
+        """
         longest = int(start_B.max())  # the one point of a pass where the device is waited for
+        assert longest + tokens <= tables_BP.shape[1] * BLOCK, "the tables are too short for the new tokens"
         positions_BT = start_B[:, None] + torch.arange(tokens, device=start_B.device)
-        return CacheWindow(self, rows_B, rows, positions_BT, longest)
+        return CacheWindow(self, tables_BP, positions_BT, longest)
+
+    def copy(self, source: int, target: int) -> None:
+        """Copy a block, in every layer."""
+        self.entries[:, target] = self.entries[:, source]
+
+
+def block_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Memory of one block in all layers."""
+    width = config.kv_lora_rank + config.qk_rope_head_dim
+    return config.num_hidden_layers * BLOCK * width * dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +72,7 @@ class CacheWindow:
     """One forward pass's view of the cache; the same for every layer."""
 
     cache: LatentCache
-    chosen_B: Tensor | None  # as the caller gave it; None reads all rows without copying
-    rows_B: Tensor
+    tables_BP: Tensor
     positions_BT: Tensor
     longest_before: int  # tokens in the fullest of the rows
 
@@ -76,9 +82,14 @@ class CacheWindow:
         return self.longest_before == 0
 
     @property
+    def is_single(self) -> bool:
+        """One row, on a CPU: its new tokens see all that stands before them, so that no mask is needed."""
+        return len(self.positions_BT) == 1 and self.positions_BT.device.type == "cpu"
+
+    @property
     def readable(self) -> int:
         """S: key positions that any of the new tokens can attend to."""
-        return min(self.longest_before + self.positions_BT.shape[1], self.cache.max_length)
+        return self.longest_before + self.positions_BT.shape[1]
 
     def visible_BTS(self) -> Tensor:
         """True where a key position is not after the token's own."""
@@ -86,19 +97,19 @@ class CacheWindow:
         return key_S <= self.positions_BT[..., None]
 
     def write(self, layer: int, latent_BTC: Tensor, key_rope_BTR: Tensor) -> None:
-        """Put the new tokens at their positions; padding beyond the end of the cache is left out."""
-        row_BT, position_BT = self.rows_B[:, None].expand_as(self.positions_BT), self.positions_BT
-        if self.longest_before + position_BT.shape[1] > self.cache.max_length:
-            fits_BT = position_BT < self.cache.max_length
-            row_BT, position_BT = row_BT[fits_BT], position_BT[fits_BT]
-            latent_BTC, key_rope_BTR = latent_BTC[fits_BT], key_rope_BTR[fits_BT]
-        self.cache.latent[layer, row_BT, position_BT] = latent_BTC.to(self.cache.latent.dtype)
-        self.cache.key_rope[layer, row_BT, position_BT] = key_rope_BTR.to(self.cache.key_rope.dtype)
+        """Put the new tokens at their positions."""
+        block_BT = self.tables_BP.gather(1, self.positions_BT // BLOCK)
+        new_BTX = torch.cat((latent_BTC, key_rope_BTR), dim=-1)
+        self.cache.entries[layer, block_BT, self.positions_BT % BLOCK] = new_BTX.to(self.cache.entries.dtype)
 
     def read(self, layer: int) -> tuple[Tensor, Tensor]:
         """Latents [B, S, C] and rotary keys [B, S, R] of the rows, up to the longest needed length."""
-        latent_BSC = self.cache.latent[layer, :, : self.readable]
-        key_rope_BSR = self.cache.key_rope[layer, :, : self.readable]
-        if self.chosen_B is None:
-            return latent_BSC, key_rope_BSR
-        return latent_BSC.index_select(0, self.chosen_B), key_rope_BSR.index_select(0, self.chosen_B)
+        needed_BP = self.tables_BP[:, : -(-self.readable // BLOCK)]
+        rows_BSX = self.cache.entries[layer].index_select(0, needed_BP.flatten()).view(len(needed_BP), -1, self.width)
+        latent_BSC, key_rope_BSR = rows_BSX[:, : self.readable].tensor_split([self.cache.latent_width], dim=-1)
+        return latent_BSC, key_rope_BSR
+
+    @property
+    def width(self) -> int:
+        """X: values of a token in a layer."""
+        return self.cache.entries.shape[-1]

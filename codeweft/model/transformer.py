@@ -1,6 +1,6 @@
 """The whole model: token ids through blocks of attention and feed-forward to scores over the vocabulary.
 
-In:  token ids [B, T], optionally a cache to go on from or the document each token belongs to.  Out: `Output`.
+In:  token ids [B, T], optionally a window of a cache or the document each token belongs to.  Out: `Output`.
 Source: DeepSeek-V2 §2; DeepSeek-Coder-V2 §3.2. Read in this order: config, rope, attention, moe, here.
 Unusual: module names are the published checkpoint's, stacked experts aside (folder.py). No dropout and no biases.
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codeweft.model.attention import Attention, Linear, RMSNorm
-from codeweft.model.cache import CacheWindow, LatentCache
+from codeweft.model.cache import CacheWindow
 from codeweft.model.config import ModelConfig
 from codeweft.model.moe import MLP, MixtureOfExperts, RouterOutput
 from codeweft.model.rope import Rotation, rotation
@@ -86,8 +86,7 @@ class Transformer(nn.Module):
         self,
         tokens_BT: Tensor,
         *,
-        cache: LatentCache | None = None,
-        rows_B: Tensor | None = None,
+        window: CacheWindow | None = None,
         documents_BT: Tensor | None = None,
         return_hidden: bool = False,
         keep_router: bool = False,
@@ -95,21 +94,18 @@ class Transformer(nn.Module):
         """Score the next token at every position.
 
         Without a cache: causal attention from position 0; with `documents_BT` (an id per token, equal ids in a row)
-        only inside a document, each starting at position 0. With a cache: batch row b goes on where row `rows_B[b]`
-        of the cache ends (default: all rows in order) and is written there; see LatentCache.advance.
+        only inside a document, each starting at position 0. With a `window` of a cache: each row goes on where it
+        ends there, and its tokens are written.
         Routing is returned in training mode, else where `keep_router` asks for it.
         """
-        assert cache is None or documents_BT is None, "documents are separated in training only"
-        assert cache is None or cache.latent.dtype == self.lm_head.weight.dtype, "cache and weights differ in type"
-        batch, tokens = tokens_BT.shape
-        window = None if cache is None else cache.window(rows_B, batch, tokens)
+        assert window is None or documents_BT is None, "documents are separated in training only"
         if window is not None:
             positions_BT = window.positions_BT
-            visible_BTS = None if window.is_fresh else window.visible_BTS()
+            visible_BTS = None if window.is_fresh or window.is_single else window.visible_BTS()
         elif documents_BT is not None:
             positions_BT, visible_BTS = separate_documents(documents_BT)
         else:
-            positions_BT, visible_BTS = torch.arange(tokens, device=tokens_BT.device)[None], None
+            positions_BT, visible_BTS = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None], None
         turn = rotation(self.config, positions_BT)
         hidden_BTD = self.model.embed_tokens(tokens_BT)
         router = []

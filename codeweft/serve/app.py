@@ -30,8 +30,9 @@ from starlette.types import Receive, Scope, Send
 from codeweft.base.errors import UserError
 from codeweft.base.progress import say
 from codeweft.base.seeds import derive
+from codeweft.base.sizes import bytes_of
 from codeweft.engine.engine import Engine
-from codeweft.engine.request import Completion, Piece, Request, join
+from codeweft.engine.request import Completion, Finish, Piece, Request, join
 from codeweft.serve.completion import require_fim
 from codeweft.serve.config import ServeConfig
 from codeweft.serve.connection import Connection, connection_limits
@@ -134,6 +135,10 @@ def engine_requests(engine: Engine, body: CompletionRequest, config: ServeConfig
                 temperature=1.0 if body.temperature is None else body.temperature,
                 top_p=1.0 if body.top_p is None else body.top_p,
                 stop=body.stops,
+                stop_line=bool(body.stop_line),
+                stop_indent=body.stop_indent,
+                stop_bracket=bool(body.stop_bracket),
+                max_ms=body.max_ms,
                 seed=derive(seed, "choice", choice) if choice else seed,
             )
             engine.check(request)
@@ -160,7 +165,12 @@ async def whole(answers: Answers, head: CompletionResponse, prompt_tokens: int) 
 
 
 def _choice(index: int, completion: Completion) -> Choice:
-    return Choice(text=completion.text, index=index, finish_reason=completion.finish)
+    return Choice(text=completion.text, index=index, finish_reason=_reason(completion.finish))
+
+
+def _reason(finish: Finish | None) -> str | None:
+    """A deadline is `length` to clients, as any text is that was cut: they know no other word."""
+    return "length" if finish == "deadline" else finish
 
 
 def _usage(prompt_tokens: int, drawn: int) -> Usage:
@@ -175,7 +185,7 @@ async def stream(answers: Answers, head: CompletionResponse, prompt_tokens: int 
         async for index, piece in answers:
             drawn += len(piece.tokens)
             if piece.text or piece.finish:
-                choice = Choice(text=piece.text, index=index, finish_reason=piece.finish)
+                choice = Choice(text=piece.text, index=index, finish_reason=_reason(piece.finish))
                 yield _event(fields | {"choices": [choice.model_dump()]})
     except WorkerStopped as error:
         yield _event({"error": {"message": str(error), "type": "server_error", "param": None, "code": None}})
@@ -306,7 +316,10 @@ def run(config: ServeConfig, model_folder: Path) -> int:
     model_folder = Path(model_folder)
     listening = listen(config)
     with listening:
-        engine = Engine.load(model_folder, rows=config.rows, max_length=config.max_length)
+        memory = bytes_of(config.memory) if config.memory else None
+        engine = Engine.load(
+            model_folder, rows=config.rows, max_length=config.max_length, memory=memory, guess=config.guess
+        )
         config = replace(config, name=config.name or model_name(model_folder))
         server = Server(create_app(engine, config))
 
@@ -358,7 +371,7 @@ def model_name(folder: Path) -> str:
 def _announce(config: ServeConfig, engine: Engine, port: int) -> None:
     host = f"[{config.host}]" if ":" in config.host else config.host
     url = f"http://{host}:{port}"
-    say(f"{config.name} listens on {url} ({engine.device}, {config.rows} rows of {engine.max_length} tokens). Try:")
+    say(f"{config.name} listens on {url} ({engine.about}). Try:")
     body = '{"prompt": "def add(a, b):\\n    return", "max_tokens": 16, "temperature": 0}'
     say(f"curl {url}/v1/completions -H 'Content-Type: application/json' -d '{body}'")
     if host.lower() not in LOOPBACK and not config.allowed_hosts:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from codeweft.base.errors import InputError, ModelError, UserError
+from codeweft.base.sizes import bytes_of
 from codeweft.engine.engine import Engine
 from codeweft.engine.request import Completion, Request
 from codeweft.model.folder import fim_trained
@@ -26,7 +27,7 @@ def complete_place(place: str, model: Path, **settings: Any) -> dict[str, Any]:
     path, line, column = parse_place(place)
     config = CompleteConfig(**settings)
     prefix, suffix = split_at(path, line, column)
-    engine = Engine.load(model, rows=1)
+    engine = Engine.load(model, rows=1, memory=bytes_of(config.memory) if config.memory else None)
     completion = infill(engine, prefix, suffix, config)
     facts = {"text": completion.text, "file": str(path), "line": line, "column": column}
     return facts | {"tokens": len(completion.tokens), "finish": completion.finish}

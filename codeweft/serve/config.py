@@ -17,12 +17,16 @@ class ServeConfig:
     rows: int = 16  # requests that run at the same time; more wait
     queue: int = 256  # completions that may run or wait; one more is refused with 503
     max_length: int | None = None  # tokens of prompt and completion together; none: the model's, at most 4096
+    memory: str = ""  # such as 12GiB: weights, cache and work in all; then max_length is what fits, if it is not given
+    guess: int = 8  # most tokens tried by looking up where the last ones stood before; 0 turns it off
     max_body_bytes: int = 4194304  # a longer request body is refused with 413
     assume_fim: bool = False  # infill although the model folder does not say that it was trained to
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port is {self.port}; ports go from 0 to 65535")
+        if self.guess < 0:
+            raise ValueError(f"guess is {self.guess}; it must be at least 0")
         for name in ("rows", "queue", "max_body_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -36,4 +40,5 @@ class CompleteConfig:
     lines: int = 1  # lines to fill in; 0 for no limit
     temperature: float = 0.0  # 0 takes the most probable token each time
     seed: int = 0  # for temperatures above 0
+    memory: str = ""  # such as 12GiB, in all; empty: what the model's window takes
     assume_fim: bool = False  # infill although the model folder does not say that it was trained to

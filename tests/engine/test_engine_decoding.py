@@ -1,6 +1,7 @@
 """What the engine draws: equal to the plain forward pass, and the same in any company."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from codeweft.base.errors import ModelError, UserError
 from codeweft.engine.engine import Engine
 from codeweft.engine.request import Completion, Request
+from codeweft.engine.scheduler import Feed
 
 TEXTS = ("x", "def add(a, b):\n    return", "class Scheduler:\n" * 6, "    for token in tokens:\n        ", "\n\n", "é")
 
@@ -129,7 +131,7 @@ def test_cancelling_one_that_waits_takes_it_from_the_queue(loaded: Engine):
     assert finished == [ids[0], ids[2]]
 
 
-def test_an_interrupted_generate_leaves_no_row_occupied(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupted_generate_leaves_no_block_occupied(engine: Engine, monkeypatch: pytest.MonkeyPatch):
     original, count = engine.step, 0
 
     def step() -> list:
@@ -142,7 +144,8 @@ def test_an_interrupted_generate_leaves_no_row_occupied(engine: Engine, monkeypa
     monkeypatch.setattr(engine, "step", step)
     with pytest.raises(KeyboardInterrupt):
         engine.generate([Request(engine.prompt("a"), max_tokens=50)] * 9)
-    assert sorted(engine.scheduler.free) == list(range(6))
+    assert not engine.scheduler.running
+    assert engine.pool.available == engine.pool.size
     assert not engine.sequences
 
 
@@ -151,21 +154,22 @@ def test_prompts_of_a_pass_stay_within_its_budget_and_none_is_left_behind(
 ):
     scheduler, sizes = engine.scheduler, []
     scheduler.prompt_tokens = 64
-    original = scheduler.batch
+    original = scheduler.next
 
-    def batch() -> list:
-        chosen = original()
-        sizes.append((len(chosen), max(len(sequence.pending) for sequence in chosen)))
-        return chosen
+    def recorded(guess: Callable) -> list[Feed]:
+        feeds = original(guess)
+        if len(feeds[0].tokens) > 1:
+            sizes.append((len(feeds), max(len(feed.tokens) for feed in feeds)))
+        return feeds
 
-    monkeypatch.setattr(scheduler, "batch", batch)
+    monkeypatch.setattr(scheduler, "next", recorded)
     chance = random.Random(0)
-    lengths = [chance.randint(1, 100) for _ in range(30)]
-    completions = engine.generate([Request((engine.tokenizer.begin,) * length, max_tokens=1) for length in lengths])
+    lengths = [chance.randint(2, 100) for _ in range(30)]
+    prompts = [tuple(chance.randrange(3, 400) for _ in range(length)) for length in lengths]
+    completions = engine.generate([Request(prompt, max_tokens=1) for prompt in prompts])
     assert [len(completion.tokens) for completion in completions] == [1] * 30
-    assert all(count == 1 or count * longest <= 64 for count, longest in sizes)
-    assert sum(count for count, _ in sizes) == 30
-    assert len(sizes) < 30
+    assert all(count * longest <= 64 for count, longest in sizes)
+    assert max(count for count, _ in sizes) > 1
 
 
 def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(engine: Engine):
@@ -202,6 +206,9 @@ def test_a_token_outside_the_vocabulary_is_refused(engine: Engine, wrong: int):
         ("temperature", float("nan")),
         ("top_p", 1.1),
         ("stop", ("",)),
+        ("stop_indent", 0),
+        ("max_ms", 0),
+        ("max_ms", float("nan")),
     ],
 )
 def test_a_request_that_cannot_be_names_its_field(field: str, value: Any):

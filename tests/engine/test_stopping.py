@@ -93,6 +93,48 @@ def test_the_line_rule_ends_after_the_first_line_that_holds_text(chunks: list[st
     assert ("".join(pieces), finish) == (expected, "stop")
 
 
+@pytest.mark.parametrize(
+    ("text", "indent", "expected"),
+    [
+        ("x = 1\n    y = 2\nz = 3", 4, "x = 1\n    y = 2"),
+        ("x = 1\n    y = 2\n  z = 3", 4, "x = 1\n    y = 2"),
+        ("x = 1\n\n\n    y = 2\n\n\nz", 4, "x = 1\n\n\n    y = 2"),
+        ("x = 1\n    y = 2\n    ", 4, "x = 1\n    y = 2\n    "),
+        ("x = 1\r\n\ty = 2\r\nz", 1, "x = 1\r\n\ty = 2"),
+        ("\nz", 1, ""),
+        ("x", 1, "x"),
+    ],
+)
+def test_the_indentation_rule_ends_before_a_later_line_that_stands_further_left(text: str, indent: int, expected: str):
+    chance = random.Random(1)
+    for _ in range(20):
+        pieces, finish = run(random_chunks(text, chance), stop_indent=indent)
+        assert ("".join(pieces), finish) == (expected, "stop")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a, b) + c", "a, b"),
+        ("f(a, [b]), c}", "f(a, [b]), c"),
+        ("')', x)", "')', x"),
+        ('"\\")", x)', '"\\")", x'),
+        ("don't)\n) y", "don't)\n"),
+        ("(a, b", "(a, b"),
+    ],
+)
+def test_the_bracket_rule_ends_before_a_bracket_that_the_text_did_not_open(text: str, expected: str):
+    chance = random.Random(2)
+    for _ in range(20):
+        pieces, finish = run(random_chunks(text, chance), stop_bracket=True)
+        assert ("".join(pieces), finish) == (expected, "stop")
+
+
+def test_a_stop_token_ends_the_text_and_does_not_show():
+    pieces, finish = run(["a", "b", "c"], stop_tokens=(1,))
+    assert ("".join(pieces), finish) == ("a", "stop")
+
+
 def test_a_stop_string_before_the_line_end_wins_and_the_other_way_round():
     assert run(["ab;cd\n"], stop=(";",), stop_line=True)[0] == ["ab"]
     assert run(["ab\ncd;"], stop=(";",), stop_line=True)[0] == ["ab"]

@@ -166,7 +166,7 @@ def test_every_setting_says_what_it_is_for(cls: type):
     assert all(setting.purpose for setting in settings(cls, "serve"))
 
 
-@pytest.mark.parametrize("wrong", [{"port": 70000}, {"rows": 0}, {"queue": 0}, {"max_body_bytes": 0}])
+@pytest.mark.parametrize("wrong", [{"port": 70000}, {"rows": 0}, {"queue": 0}, {"max_body_bytes": 0}, {"guess": -1}])
 def test_impossible_settings_are_refused_by_name(wrong: dict[str, Any]):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ServeConfig(**wrong)

@@ -137,3 +137,21 @@ def test_a_kept_connection_is_answered_at_once(served: Served):
 def test_a_prompt_that_does_not_fit_is_an_error_not_a_cut(served: Served):
     with pytest.raises(openai.BadRequestError, match="holds 192 in all"):
         served.openai.completions.create(model="m", prompt="word " * 400)
+
+
+def test_rules_of_layout_end_the_text_as_the_engine_does(served: Served, reference: Engine):
+    """Fields beside OpenAI's: the official client sends them in `extra_body`."""
+    for rule in ({"stop_line": True}, {"stop_indent": 2}, {"stop_bracket": True}):
+        answer = served.openai.completions.create(
+            model="m", prompt=PROMPT, temperature=1.0, seed=3, max_tokens=60, extra_body=rule
+        )
+        assert answer.choices[0].text == direct(reference, temperature=1.0, seed=3, max_tokens=60, **rule).text
+
+
+def test_a_deadline_gives_the_text_so_far_and_is_length_to_clients(served: Served):
+    answer = served.openai.completions.create(
+        model="m", prompt=PROMPT, temperature=0, max_tokens=150, stop=["never to be seen"], extra_body={"max_ms": 1}
+    )
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens < 150
