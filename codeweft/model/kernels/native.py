@@ -1,8 +1,9 @@
-"""Builds the C++ beside this file once for this processor, and calls it.
+"""Builds the program's C++ once for this processor, and calls it.
 
-In:  fused.cpp and a C++ compiler.  Out: its functions over tensors.
-Unusual: the library has a plain C interface and includes no header of torch, so that it is built in seconds instead of
-a minute and fits every version of torch. Whoever trains asks `available`, which builds; nobody else waits for it.
+In:  a source such as fused.cpp, the headers beside this file, a C++ compiler.  Out: its functions over tensors.
+Unusual: the libraries have a plain C interface and include no header of torch, so that they are built in seconds
+instead of a minute and fit every version of torch. Whoever needs one asks `available`, which builds it; nobody else
+waits for it.
 """
 
 import ctypes
@@ -19,9 +20,11 @@ from torch import Tensor
 
 from codeweft.base.progress import say
 
-SOURCE = Path(__file__).with_name("fused.cpp")
+HERE = Path(__file__).parent
+FUSED = HERE / "fused.cpp"
 FLAGS = (
-    *("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared"),
+    *("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", f"-I{HERE}"),
+    "-ffp-contract=fast",  # products and sums in one instruction
     # errno and traps keep loops from being vectorised; nothing here that would lose a NaN
     *("-fno-math-errno", "-fno-trapping-math"),
 )
@@ -45,36 +48,42 @@ def cache_folder() -> Path:
 
 
 @cache
-def available() -> bool:
-    """Whether the kernels can be called; builds them at the first question, and says why where it cannot."""
+def available(source: Path = FUSED, without: str = "training goes on with torch alone, slower") -> bool:
+    """Whether a source's functions can be called; builds it at the first question.
+
+    Where it cannot, says why, and `without` what that means.
+    """
     if os.environ.get(SWITCH) == "0":
-        say(f"{SWITCH}=0: training uses torch alone, slower.")
+        say(f"{SWITCH}=0: {without}.")
         return False
-    found = compiler()
-    if found is None:
-        say("no C++ compiler was found: training goes on with torch alone, slower (install g++, or set CXX).")
+    if compiler() is None:
+        say(f"no C++ compiler was found: {without} (install g++, or set CXX).")
         return False
     try:
-        _library(found)
+        library(source)
     except (OSError, subprocess.SubprocessError) as error:
         lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        say(f"the kernels could not be built with {found}: training goes on with torch alone, slower.\n  {lines[0]}")
+        say(f"{source.name} could not be built with {compiler()}: {without}.\n  {lines[0]}")
         return False
     return True
 
 
 @cache
-def _library(command: str) -> ctypes.CDLL:
+def library(source: Path = FUSED) -> ctypes.CDLL:
     """The loaded library, from the cache where the same source was built for the same processor."""
+    command = compiler()
+    assert command is not None, "ask `available` first"
     version = subprocess.run([command, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
-    about = (SOURCE.read_text(), version, *FLAGS, platform.machine(), _processor(), torch.__version__)
+    texts = [path.read_text() for path in (source, *sorted(HERE.glob("*.h")))]
+    flags = [flag for flag in FLAGS if not flag.startswith("-I")]
+    about = (*texts, version, *flags, platform.machine(), _processor(), torch.__version__)
     path = cache_folder() / f"{hashlib.blake2b(repr(about).encode(), digest_size=12).hexdigest()}.so"
     if not path.is_file():
-        say("building the training kernels for this processor, once; some seconds.")
+        say(f"building {source.name} for this processor, once; some seconds.")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            build = [command, *FLAGS, str(SOURCE), "-o", str(partial)]
+            build = [command, *FLAGS, str(source), "-o", str(partial)]
             subprocess.run(build, capture_output=True, text=True, check=True, timeout=BUILD_SECONDS)
             partial.replace(path)  # whole or absent, also when two processes build at once
         finally:
@@ -102,6 +111,4 @@ def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | float | None)
             given.append(ctypes.c_void_p(None))
         else:
             given.append(ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int64(argument))
-    command = compiler()
-    assert command is not None, "ask `available` first"
-    getattr(_library(command), f"{name}_{SUFFIXES[dtype]}")(*given, ctypes.c_int(torch.get_num_threads()))
+    getattr(library(), f"{name}_{SUFFIXES[dtype]}")(*given, ctypes.c_int(torch.get_num_threads()))
