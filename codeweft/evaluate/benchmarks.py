@@ -186,14 +186,18 @@ class Evaluation:
                 done.add(number)
         shown.advance(len(done))
         began, judging = time.monotonic(), set()
-        if len(done) < len(wanted):
-            async for said in self.model.say(wanted, frozenset(done), self.plan.drawing):
-                problem, sample = keys[said.number]
-                self.clock.last_said = time.monotonic() - began
-                judging.add(asyncio.ensure_future(self._take(problem, sample, turn, said, shown)))
-                for task in [task for task in judging if task.done()]:
-                    judging.discard(task)
-                    task.result()  # an error of the judge ends the evaluation now, not at its end
+        try:
+            if len(done) < len(wanted):
+                async for said in self.model.say(wanted, frozenset(done), self.plan.drawing):
+                    problem, sample = keys[said.number]
+                    self.clock.last_said = time.monotonic() - began
+                    judging.add(asyncio.ensure_future(self._take(problem, sample, turn, said, shown)))
+                    for task in [task for task in judging if task.done()]:
+                        judging.discard(task)
+                        task.result()  # an error of the judge ends the evaluation now, not at its end
+        except Exception:
+            await asyncio.gather(*judging, return_exceptions=True)  # what was answered is judged and kept
+            raise
         await asyncio.gather(*judging)
         self.clock.after = time.monotonic() - began - self.clock.last_said
         return [key for key in keys if self._goes_on(key, turn)]

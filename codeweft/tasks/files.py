@@ -30,7 +30,8 @@ class Folder:
                     return self.folder / name
         where = f"{self.folder} has none of" if self.folder else "No folder of benchmark files was named, to look for"
         source = f"it comes from {data.url}" if data.url else data.note
-        raise InputError(f"{where} {', '.join(data.names)}; {source}.", "Name its folder: --eval-data DIR.")
+        fetch = ", or fetch it with --download" if data.url else ""
+        raise InputError(f"{where} {', '.join(data.names)}; {source}.", f"Name its folder: --eval-data DIR{fetch}.")
 
 
 def read_records(path: Path, required: Sequence[str] = ()) -> Iterator[tuple[str, Record]]:
