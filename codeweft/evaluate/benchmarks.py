@@ -255,6 +255,8 @@ class Evaluation:
         seed = derive(plan.seed, plan.task.name, problem.id, key[1], len(kept) - 1)
         if plan.task.follow is not first_turn_only:  # how it would have stood after one try
             last["metrics"] |= {"pass_first": float(last["score"] == 1 and len(kept) == 1)}
+            if "well_formed" in last["metrics"]:  # one answer of no form spoils the sample, as Aider counts
+                last["metrics"]["well_formed"] = min(each["metrics"]["well_formed"] for each in kept)
         return {
             "id": f"{plan.task.name}/{problem.id}#{key[1]}",
             "task": plan.task.name, "problem": problem.id, "sample": key[1],

@@ -5,6 +5,7 @@ In:  a folder, a `Data` description.  Out: a path; records, each with the place 
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from codeweft.base.errors import InputError
 from codeweft.tasks.task import Data
 
 Record = dict[str, Any]
+ROWS = 256  # of a Parquet file that are in memory at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +54,52 @@ def _of_parquet(path: Path) -> Iterator[tuple[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    number = 0
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield f"{path}, row {number}", record
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as Parquet: {error}.", "Fetch the file again.") from error
-    for number, record in enumerate(table.to_pylist()):
-        yield f"{path}, row {number + 1}", record
 
 
 def _of_json(path: Path) -> Iterator[tuple[str, Any]]:
+    """Lines as they are read: some published files have more than a gigabyte. A list has to be read whole."""
+    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        with opened(path, "rb") as file:
+            first = next((line for line in file if line.strip()), b"")
+            file.seek(0)
+            if first.lstrip().startswith(b"[") or not _is_json(first):
+                yield from _of_text(path, file.read().decode())
+                return
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"{path}, line {number}", _of_line(path, number, line.decode())
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}.", "Fetch the file again.") from error
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _of_line(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        message = f"{path}, line {number}: no JSON ({error.msg})."
+        raise InputError(message, "Mend that line or fetch the file again.") from error
+
+
+def _of_text(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    """A list, or one record over several lines; anything else is told by its first line."""
     if text.lstrip().startswith("["):
         try:
             listed = json.loads(text)
@@ -74,18 +108,12 @@ def _of_json(path: Path) -> Iterator[tuple[str, Any]]:
                 f"{path}, line {error.lineno}: {error.msg}.", "Mend it or fetch the file again."
             ) from error
         yield from ((f"{path}, entry {number + 1}", record) for number, record in enumerate(listed))
-        return
-    if (whole := _one_record(text)) is not None:
+    elif (whole := _one_record(text)) is not None:
         yield f"{path}, line 1", whole
-        return
-    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: U+2028 may stand inside a JSON string
-        if not line.strip():
-            continue
-        try:
-            yield f"{path}, line {number}", json.loads(line)
-        except json.JSONDecodeError as error:
-            message = f"{path}, line {number}: no JSON ({error.msg})."
-            raise InputError(message, "Mend that line or fetch the file again.") from error
+    else:
+        for number, line in enumerate(text.split("\n"), 1):  # not splitlines: U+2028 may stand inside a JSON string
+            if line.strip():
+                yield f"{path}, line {number}", _of_line(path, number, line)
 
 
 def _one_record(text: str) -> Any:

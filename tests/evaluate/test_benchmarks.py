@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from evaluate.scripted import (
     ScriptedModel,
     ScriptedSandbox,
     compared,
+    judged,
     problems,
     right,
     task,
@@ -21,6 +23,7 @@ from evaluate.scripted import (
 from tiny_model import make_folder
 
 from codeweft.base.errors import ConfigError, InputError
+from codeweft.base.records import Problem
 from codeweft.evaluate import suite
 from codeweft.evaluate.benchmarks import Plan, evaluate, plan
 from codeweft.evaluate.config import EvaluateConfig
@@ -29,7 +32,7 @@ from codeweft.evaluate.tally import entry
 from codeweft.sandbox.client import open_sandbox
 from codeweft.sandbox.config import SandboxConfig
 from codeweft.tasks.config import TaskOptions
-from codeweft.tasks.task import Ask, Task
+from codeweft.tasks.task import Answer, Ask, Style, Task
 
 PROBLEMS = problems(6)
 
@@ -147,6 +150,16 @@ def test_a_second_try_counts_and_both_texts_are_kept(tmp_path: Path):
     samples = carried_out(planned(task(follow=two_tries), model), model, tmp_path)
     assert [sample["score"] for sample in samples] == [1.0, 1.0, 1.0, 0.0, 1.0, 0.0]
     assert [len(sample["earlier"]) for sample in samples] == [0, 1] * 3
+
+
+def test_an_answer_without_form_counts_although_the_next_try_has_it(tmp_path: Path):
+    def grade(problem: Problem, style: Style, text: str) -> Answer:
+        made = judged(problem, style, text)
+        return replace(made, metrics={"well_formed": float("None" not in text)})
+
+    model = ScriptedModel(lambda wanted: half_right(wanted) if "again" not in wanted.ask.text else "    return 1\n")
+    samples = carried_out(planned(task(grade, follow=two_tries), model), model, tmp_path)
+    assert [sample["metrics"]["well_formed"] for sample in samples] == [1.0, 0.0] * 3
 
 
 def test_pass_at_k_and_majorities_are_over_samples(tmp_path: Path):
