@@ -123,16 +123,20 @@ class Box:
             raise CellDied(" ".join(answer or ["A box did not take its files."]))
 
     async def run(
-        self, step: Step, stdin: bytes = b"", talk: Callable[["Talk"], Awaitable[None]] | None = None
+        self,
+        step: Step,
+        stdin: bytes = b"",
+        talk: Callable[["Talk"], Awaitable[None]] | None = None,
+        inputs: bytes | None = None,
     ) -> Report:
-        """Run a step to its end; `talk` converses with a harness meanwhile."""
+        """Run a step to its end; `talk` converses with a harness meanwhile; one that has its `inputs` is only heard."""
         limits, began, self.stopped = step.limits, time.monotonic(), ""
         stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)
         stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
         streams = [in_memory(stdin) if stdin else os.open(os.devnull, os.O_RDONLY), stdout_write, stderr_write]
         talking: Talk | None = None
         if talk is not None:
-            asked_read, asked_write = os.pipe2(os.O_CLOEXEC)
+            asked_read, asked_write = os.pipe2(os.O_CLOEXEC) if inputs is None else (in_memory(inputs), -1)
             answered_read, answered_write = os.pipe2(os.O_CLOEXEC)
             streams += [asked_read, answered_write]
             talking = Talk(asked_write, answered_read, limits.stdout_bytes)

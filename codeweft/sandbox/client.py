@@ -3,7 +3,8 @@
 In:  Programs and Submissions.  Out: what they did; verdicts, with the tier they were found in.
 
 Unusual: callers wait while as many submissions as may wait already do; a verdict is kept and found again by code,
-tests and limits. A `harness_error` is never kept, and never a score.
+tests and limits, and tests that the supervisor has are not sent again. A `harness_error` is never kept, and never a
+score.
 """
 
 import asyncio
@@ -23,9 +24,10 @@ from typing import Any, Protocol, TypeVar
 
 from codeweft.base.errors import UserError
 from codeweft.base.progress import bar
-from codeweft.base.records import Test, Verdict
-from codeweft.sandbox import plain, supervisor
+from codeweft.base.records import Verdict
+from codeweft.sandbox import supervisor
 from codeweft.sandbox.config import Limits, Program, Ran, SandboxConfig, Submission, Tier
+from codeweft.sandbox.tests_sent import KEPT, Bounded, Encoded, Encoder
 
 T = TypeVar("T")
 PASSED_ON = (
@@ -68,6 +70,8 @@ class LocalSandbox:
         self.waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.room = asyncio.Semaphore(config.waiting)
         self.kept: OrderedDict[str, Verdict] = OrderedDict()
+        self.encoder = Encoder()
+        self.sent: Bounded[str, bool] = Bounded(KEPT)  # digests of the tests that the supervisor has
         self.number = 0
         self.lost = ""
         self.folder = ""  # the supervisor's, to be removed where it cannot do so any more
@@ -126,18 +130,18 @@ class LocalSandbox:
         if self.folder:
             supervisor.remove(Path(self.folder))
 
-    async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def _ask(self, request: dict[str, Any], tests: Encoded | None = None) -> dict[str, Any]:
         """The supervisor's answer, once there is room for a question; the time spent waiting for it counts."""
         deadline, began = request.get("deadline"), time.monotonic()
         try:
             async with asyncio.timeout(deadline):
                 await self.room.acquire()
         except TimeoutError:
-            return {"outcome": supervisor.late(request["what"])}
+            return {"outcome": supervisor.late(request["tests"])}
         try:
             if deadline is not None:
                 request = request | {"deadline": max(deadline - (time.monotonic() - began), 0.0)}
-            answer = await self._answered(request)
+            answer = await self._answered(request, tests)
         finally:
             self.room.release()
         if "error" in answer:
@@ -146,7 +150,7 @@ class LocalSandbox:
             raise RuntimeError(f"The sandbox's supervisor made a mistake:\n{answer['fault']}")
         return answer
 
-    async def _answered(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def _answered(self, request: dict[str, Any], tests: Encoded | None) -> dict[str, Any]:
         if self.lost:
             raise UserError(self.lost, "Open the sandbox again.")
         self.number += 1
@@ -154,6 +158,8 @@ class LocalSandbox:
         answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.waiting[number] = answered
         try:
+            if tests is not None:
+                self._send_tests(tests)
             supervisor.send(self.writer, {"id": number} | request)
             await self.writer.drain()
             return await answered
@@ -165,21 +171,30 @@ class LocalSandbox:
         finally:
             self.waiting.pop(number, None)
 
+    def _send_tests(self, tests: Encoded) -> None:
+        """Let the supervisor have tests that it has not; for them it forgets others that were not used for long."""
+        if self.sent.find(tests.digest) is None:
+            supervisor.send(self.writer, {"do": "keep", "digest": tests.digest, "text": tests.text})
+            for digest in self.sent.put(tests.digest, True, len(tests.text)):
+                supervisor.send(self.writer, {"do": "forget", "digest": digest})
+
     async def run(self, program: Program, deadline: float | None = None) -> Ran:
         """Run a program once."""
-        answer = await self._ask({"do": "run", "what": asdict(program), "deadline": deadline})
+        answer = await self._ask({"do": "run", "what": asdict(program), "tests": 0, "deadline": deadline})
         if "outcome" in answer:
             return Ran("harness_error", None, b"", b"", 0, 0, 0, self.tier, answer["outcome"]["detail"])
         return made_ran(answer["ran"])
 
     async def judge(self, submission: Submission, deadline: float | None = None) -> Verdict:
         """The verdict on an answer; from memory where the same was judged before."""
-        what = as_request(submission)
+        tests = self.encoder.encoded(submission)
+        what = as_request(submission) | {"tests": tests.digest}
         key = hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=16).hexdigest()
         if key in self.kept:
             self.kept.move_to_end(key)
             return self.kept[key]
-        answer = await self._ask({"do": "judge", "what": what, "deadline": deadline})
+        request = {"do": "judge", "what": what, "tests": len(submission.tests), "deadline": deadline}
+        answer = await self._ask(request, tests)
         verdict = Verdict(tier=self.tier, mode=mode_of(submission), **answer["outcome"])
         if verdict.status != "harness_error" and self.config.cache:
             self.kept[key] = verdict
@@ -197,24 +212,10 @@ class LocalSandbox:
 
 
 def as_request(submission: Submission) -> dict[str, Any]:
-    """A submission as the supervisor reads it: values as text already, so that they are not encoded twice."""
-    fields = asdict(replace(submission, tests=()))
-    fields["tests"] = [_test(test) for test in submission.tests]
+    """A submission as the supervisor reads it, without its tests."""
+    fields = asdict(replace(submission, tests=(), allclose=()))
+    del fields["allclose"]  # each stands in its test
     return fields
-
-
-def _test(test: Test) -> dict[str, Any]:
-    if test.kind == "stdio":
-        if not isinstance(test.expected, str | None):
-            raise UserError("What a stdio test expects is no text.", "Give it as a str.")
-        return {"kind": "stdio", "stdin": test.stdin, "expected": test.expected}
-    if test.kind == "assert":
-        return {"kind": "assert", "code": test.code}
-    try:
-        arguments, expected = plain.dumps((tuple(test.args), {})), plain.dumps(test.expected)
-    except plain.PlainError as error:
-        raise UserError(f"A call test cannot be judged from outside: {error}", "Make it an assert test.") from error
-    return {"kind": "call", "args": arguments, "expected": expected}
 
 
 def mode_of(submission: Submission) -> str:

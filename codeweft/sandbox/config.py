@@ -106,6 +106,8 @@ class Submission:
 
     `setup` is trusted code that the tests need beside the answer (helpers, imports); `entry_point` the function that
     `call` and `assert` tests call. `tolerance` is the largest absolute difference of two numbers that count as equal.
+    `allclose` has a tolerance for each of the `call` tests, or is empty: a value that is not equal passes as well if it
+    is of the expected type and its numbers differ by no more than that and a ten millionth (0: it must be equal).
     """
 
     language: str
@@ -117,3 +119,9 @@ class Submission:
     limits: Limits | None = None  # of each run; None: the language's
     tolerance: float = 0.0
     stop_early: bool = True  # whether the first failed test ends the judging
+    allclose: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse tolerances that are not one for each of the values that are compared."""
+        if self.allclose and [test.kind for test in self.tests] != ["call"] * len(self.allclose):
+            raise ValueError(f"There are {len(self.allclose)} tolerances in allclose: each needs a call test.")

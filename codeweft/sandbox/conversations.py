@@ -8,7 +8,6 @@ Whatever does not come in the expected form is `bad_output`.
 
 import asyncio
 import json
-from contextlib import suppress
 from typing import Any
 
 from codeweft.sandbox import plain
@@ -17,6 +16,7 @@ from codeweft.sandbox.config import Limits
 from codeweft.sandbox.harness import frame
 from codeweft.sandbox.outcomes import TOLD, WHY, Outcome, detail_of, printable, status_of
 from codeweft.sandbox.streams import Talk
+from codeweft.sandbox.tests_sent import TestSet
 
 TESTER = Limits(cpu_seconds=30, wall_seconds=600, memory_mib=1024)  # of trusted tests
 
@@ -25,7 +25,8 @@ class Conversation:
     """What a harness said so far. Whatever does not come in the expected form is `bad_output`."""
 
     def __init__(self, submission: dict[str, Any]) -> None:
-        self.tests, self.stop_early = submission["tests"], submission["stop_early"]
+        self.tests: TestSet = submission["tests"]
+        self.stop_early = submission["stop_early"]
         self.tolerance = submission["tolerance"]
         self.passed = self.seen = 0
         self.status, self.detail = "", ""
@@ -91,40 +92,27 @@ def failure_words(described: Any) -> str:
 
 
 class Calls(Conversation):
-    """`call` tests: all inputs go in, one value after the other comes out and is compared here."""
-
-    def __init__(self, submission: dict[str, Any]) -> None:
-        super().__init__(submission)
-        self.name = submission["entry_point"]
+    """`call` tests: the harness has all inputs; one value after the other comes out and is compared here."""
 
     async def hold(self, talk: Talk, box: Box) -> None:
-        """Ask and compare until the tests or the box end."""
+        """Listen and compare until the tests or the box end."""
         if not self.loaded(await talk.receive()):
-            talk.hang_up()
             return
-        asking = asyncio.ensure_future(self._ask(talk))
-        try:
-            for number, test in enumerate(self.tests):
-                body = await talk.receive()
-                if body is None:
-                    if talk.over:
-                        self.fail("output_limit", f"Test {number + 1}: the value is too long.")
-                        box.stop("done")
-                    return
-                self.seen += 1
-                self._compare(number, test, parsed(body) or {})
-                if self.status and self.stop_early:
+        for number, (test, right) in enumerate(zip(self.tests, self.tests.right, strict=True)):
+            body = await talk.receive()
+            if body is None:
+                if talk.over:
+                    self.fail("output_limit", f"Test {number + 1}: the value is too long.")
                     box.stop("done")
-                    return
-        finally:
-            asking.cancel()
-            with suppress(asyncio.CancelledError):
-                await asking
-            talk.hang_up()
-
-    async def _ask(self, talk: Talk) -> None:
-        for test in self.tests:
-            await talk.send(frame({"name": self.name, "args": test["args"], "mutations": False}))
+                return
+            self.seen += 1
+            if body == right:
+                self.passed += 1
+                continue
+            self._compare(number, test, parsed(body) or {})
+            if self.status and self.stop_early:
+                box.stop("done")
+                return
 
     def _compare(self, number: int, test: dict[str, Any], said: dict[str, Any]) -> None:
         place = f"Test {number + 1}: "
@@ -140,7 +128,8 @@ class Calls(Conversation):
             except plain.PlainError as error:
                 self.fail("bad_output", place + str(error))
                 return
-            if plain.equal(value, test["value"], self.tolerance):
+            expected, near = plain.loads(test["expected"]), test.get("allclose", 0.0)
+            if plain.equal(value, expected, self.tolerance) or (near and plain.allclose(value, expected, near)):
                 self.passed += 1
             else:
                 self.fail("wrong", place + "the value is another one.")
@@ -219,7 +208,7 @@ class Relay(Conversation):
 
     async def _carry(self, said: dict[str, Any], talk: Talk, answering: Talk) -> bool:
         """One call to the answer and its value back; False when the answer's box is gone or says nothing usable."""
-        await answering.send(frame({"name": said["call"], "args": said["args"], "mutations": True}))
+        await answering.send(frame({"name": said["call"], "args": said["args"]}))
         body = await answering.receive()
         if body is None:
             self.gone = True

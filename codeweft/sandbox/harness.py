@@ -3,15 +3,16 @@
 In:  a file of /box; for functions and tests, frames on descriptor 3 and answers on descriptor 4.
 Out: an exit code. Values cross as plain data; nothing that this process says decides a verdict by itself.
 
-Unusual: in `calls`, the answer's code lives here and no expected value ever does. In `tests`, the tests live here and
-the answer's function is a stand-in that asks the supervisor, which asks the other box. In `together` both live here,
-as in other harnesses: such a verdict is called compat and proves little.
+Unusual: in `inputs` and `calls`, the answer's code lives here and no expected value ever does. In `tests`, the tests
+live here and the answer's function is a stand-in that asks the supervisor, which asks the other box. In `together` both
+live here, as in other harnesses: such a verdict is called compat and proves little.
 """
 
 import atexit
 import builtins
 import gc
 import json
+import marshal
 import os
 import random
 import sys
@@ -40,7 +41,8 @@ def run(argv: list[str], kind: str, folder: str) -> int:
     gc.enable()
     if kind == "script":
         return run_script(argv)
-    return {"calls": answer_calls, "tests": run_tests, "together": run_together}[kind](argv)
+    ways = {"inputs": answer_inputs, "calls": answer_calls, "tests": run_tests, "together": run_together}
+    return ways[kind](argv)
 
 
 def run_script(argv: list[str]) -> int:
@@ -137,17 +139,22 @@ def forget_the_sandbox() -> None:
 
 
 class Channel:
-    """Length-prefixed JSON over two descriptors; writing takes as many calls as the pipe needs."""
+    """Length-prefixed messages over two descriptors; writing takes as many calls as the pipe needs."""
 
     def __init__(self, asked: int = ASKED, answered: int = ANSWERED) -> None:
         self.incoming, self.outgoing = os.fdopen(asked, "rb", buffering=1 << 16), answered
 
-    def receive(self) -> dict[str, Any] | None:
-        """The next frame, or None at the end."""
+    def body(self) -> bytes | None:
+        """The body of the next frame, or None at the end."""
         header = self.incoming.read(HEADER)
         if len(header) < HEADER:
             return None
-        return json.loads(self.incoming.read(int.from_bytes(header, "big")))
+        return self.incoming.read(int.from_bytes(header, "big"))
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next frame's JSON, or None at the end."""
+        body = self.body()
+        return None if body is None else json.loads(body)
 
     def send(self, message: dict[str, Any]) -> None:
         """Write one frame."""
@@ -158,8 +165,20 @@ class Channel:
 
 def frame(message: dict[str, Any]) -> bytes:
     """A message with its length before it."""
-    body = json.dumps(message, separators=(",", ":")).encode()
+    return framed(packed(message))
+
+
+def framed(body: bytes) -> bytes:
+    """The body of a frame with its length before it."""
     return len(body).to_bytes(HEADER, "big") + body
+
+
+def packed(message: dict[str, Any]) -> bytes:
+    """A message as JSON."""
+    return _JSON(message).encode()
+
+
+_JSON = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def described(error: BaseException) -> list[str]:
@@ -173,6 +192,20 @@ def described(error: BaseException) -> list[str]:
 # --- the answer's side ---------------------------------------------------------------------------------------------
 
 
+def answer_inputs(argv: list[str]) -> int:
+    """Load the code in argv[0], then call its function argv[1] with all inputs, which are there from the beginning."""
+    path, name = argv
+    channel = Channel()
+    namespace = _loaded(path, channel)
+    if namespace is None:
+        return 1
+    while (body := channel.body()) is not None:
+        given = marshal.loads(body)
+        arguments = plain.loads(given) if type(given) is str else given
+        channel.send(_called(namespace, name, arguments, {}))
+    return 0
+
+
 def answer_calls(argv: list[str]) -> int:
     """Load the code in argv[0], then call its functions as frames say until they end."""
     channel = Channel()
@@ -180,7 +213,8 @@ def answer_calls(argv: list[str]) -> int:
     if namespace is None:
         return 1
     while (asked := channel.receive()) is not None:
-        channel.send(_called(namespace, asked))
+        arguments, named = plain.loads(asked["args"])
+        channel.send(_called(namespace, asked["name"], arguments, named, asked["args"]))
     return 0
 
 
@@ -201,17 +235,18 @@ def _loaded(path: str, channel: Channel) -> dict[str, Any] | None:
     return module.__dict__
 
 
-def _called(namespace: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    """One call's answer: the value, or what was raised; the arguments where the call changed them and that counts."""
-    arguments, named = plain.loads(asked["args"])
-    before = asked["args"] if asked["mutations"] else ""
+def _called(names: dict[str, Any], name: str, given: Any, named: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """One call's answer: the value, or what was raised; the arguments where they are not any more what `before` says.
+
+    An empty `before`: what becomes of the arguments does not count.
+    """
     try:
-        value = namespace[asked["name"]](*arguments, **named)
+        value = names[name](*given, **named)
     except BaseException as error:  # whatever it is, it is the program's own
         return {"raised": described(error)}
     try:
         answer = {"value": plain.dumps(value)}
-        if before and (after := plain.dumps((arguments, named))) != before:
+        if before and (after := plain.dumps((given, named))) != before:
             answer["args"] = after
         return answer
     except plain.PlainError as error:

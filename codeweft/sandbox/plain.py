@@ -8,6 +8,7 @@ hostile class runs while its value is read; the reader makes nothing but exact b
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +33,10 @@ def dumps(value: Any) -> str:
     >>> dumps((1, [2.5, None]))
     '["u",["i","1"],["l",["d","0x1.4000000000000p+1"],["n"]]]'
     """
-    return json.dumps(encode(value), separators=(",", ":"))
+    return _JSON(encode(value))
+
+
+_JSON = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def loads(text: str | bytes) -> Any:
@@ -57,6 +61,9 @@ def encode(value: Any, depth: int = 0) -> list[Any]:
         return ["t" if value else "f"]
     if depth > DEPTH:
         raise PlainError(f"The value is nested deeper than {DEPTH} levels, or contains itself.")
+    for base, write in _WRITERS:
+        if kind is base:
+            return write(value, depth)
     for base, write in _WRITERS:
         if issubclass(kind, base):
             return write(value, depth)
@@ -233,5 +240,31 @@ def _numbers_equal(value: Any, expected: Any, tolerance: float) -> bool:
         return False
     try:
         return abs(value - expected) <= tolerance
+    except OverflowError:
+        return False
+
+
+def allclose(value: Any, expected: Any, tolerance: float) -> bool:
+    """Whether an exact built-in value is of the expected type and its numbers lie near the expected ones.
+
+    Near is what NumPy's `allclose` means: within the tolerance and a ten millionth of the expected number.
+
+    >>> allclose([4e30, 1], (4.0000001e30, 1), 1e-6), allclose([4e30, 1], [4.0000001e30, 1], 1e-6), allclose(1, 1.0, 1)
+    (False, True, False)
+    """
+    return type(value) is type(expected) and near(value, expected, tolerance)
+
+
+def near(value: Any, expected: Any, tolerance: float) -> bool:
+    """Whether all numbers of a value lie near the expected ones; of what is no number, whether it is equal."""
+    if isinstance(expected, (list, tuple)):
+        same = isinstance(value, (list, tuple)) and len(value) == len(expected)
+        return same and all(near(one, other, tolerance) for one, other in zip(value, expected, strict=True))
+    if isinstance(value, bool) or isinstance(expected, bool):
+        return value is expected
+    if value == expected or not all(isinstance(each, (int, float, complex)) for each in (value, expected)):
+        return bool(value == expected)
+    try:
+        return abs(expected) < math.inf and abs(value - expected) <= tolerance + 1e-7 * abs(expected)
     except OverflowError:
         return False

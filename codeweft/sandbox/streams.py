@@ -9,9 +9,11 @@ import asyncio
 import fcntl
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 CHUNK = 1 << 16
 SEALS = 0x2 | 0x4 | 0x8  # F_SEAL_SHRINK, GROW, WRITE
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.008  # seconds in which frames may gather
 
 
 def in_memory(content: bytes) -> int:
@@ -91,13 +93,20 @@ class Drain:
 
 
 class Talk:
-    """Frames to and from a harness. Frames that come are hostile: at most `most` bytes each."""
+    """Frames to and from a harness. Frames that come are hostile: at most `most` bytes each.
+
+    Where nothing is `asked` over it (-1), nobody waits for an answer, and frames that come are let gather for some
+    milliseconds: to wake up for each of them would cost more than most calls.
+    """
 
     def __init__(self, asked: int, answered: int, most: int) -> None:
         self.asked, self.answered, self.most = asked, answered, most
         self.buffer, self.over, self.open = bytearray(), False, True
         self.room: asyncio.Future[None] | None = None  # what a sender waits for
-        os.set_blocking(asked, False)
+        self.gathering, self.ended = asked < 0, asyncio.Event()
+        self.pause, self.gathered = 0.0, 0
+        if asked >= 0:
+            os.set_blocking(asked, False)
         os.set_blocking(answered, False)
 
     async def send(self, data: bytes) -> None:
@@ -135,13 +144,26 @@ class Talk:
                 piece = os.read(self.answered, CHUNK)
             except BlockingIOError:
                 await readable(self.answered, 3600)
+                if self.gathering:
+                    await self._let_gather()
                 continue
             if not piece:
                 return None
             self.buffer += piece
+            self.gathered += len(piece)
+
+    async def _let_gather(self) -> None:
+        """Pause until the end at most; longer each time, but not so long that a full pipe would stop the harness."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.pause):
+                await self.ended.wait()
+        longer = self.gathered < CHUNK // 2
+        self.pause = min(max(self.pause * (2 if longer else 0.5), SHORTEST_PAUSE), LONGEST_PAUSE)
+        self.gathered = 0
 
     def hang_up(self) -> None:
-        """Let the harness see the end of what it is asked; whoever waits to write to it need not."""
+        """Let the harness see the end of what it is asked; whoever waits for it or to write to it need not."""
+        self.ended.set()
         if self.asked >= 0:
             asyncio.get_running_loop().remove_writer(self.asked)
             os.close(self.asked)

@@ -8,6 +8,7 @@ more before it is called a fault of the harness.
 """
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -29,6 +30,7 @@ from codeweft.sandbox.cells import Box, Cell, CellDied, Setting
 from codeweft.sandbox.config import Limits, SandboxConfig
 from codeweft.sandbox.judge import Judging
 from codeweft.sandbox.outcomes import Outcome
+from codeweft.sandbox.tests_sent import TestSet
 
 HEADER = 8  # bytes of a message's length
 TRIES = 2  # of a request whose cell died
@@ -164,21 +166,33 @@ class Supervisor:
     def __init__(self, pool: Pool, writer: asyncio.StreamWriter) -> None:
         self.pool, self.writer = pool, writer
         self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.sets: dict[str, TestSet] = {}  # by digest, until the client says that they may go
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
         """Take requests; each is a task of its own."""
         while (request := await receive(reader)) is not None:
+            if request["do"] in ("keep", "forget"):
+                self._take_tests(request)
+                continue
             number = request["id"]
             if request["do"] == "cancel":
                 if number in self.tasks:
                     self.tasks[number].cancel()
                 continue
+            if request["do"] == "judge":  # found now, and not when a cell is free: they may be gone then
+                request["what"]["tests"] = self.sets.get(request["what"]["tests"])
             task = asyncio.create_task(self._answer(number, request))
             self.tasks[number] = task
             task.add_done_callback(lambda task, number=number: self._ended(task, number))
         for task in self.tasks.values():
             task.cancel()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+
+    def _take_tests(self, request: dict[str, Any]) -> None:
+        if request["do"] == "keep":
+            self.sets[request["digest"]] = TestSet(json.loads(request["text"]))
+        else:
+            del self.sets[request["digest"]]
 
     def _ended(self, task: asyncio.Task[None], number: int) -> None:
         """Forget a request; where a fault of ours ended it, nobody shall wait for its answer."""
@@ -196,17 +210,11 @@ class Supervisor:
     async def _done(self, request: dict[str, Any]) -> dict[str, Any]:
         if request["do"] == "state":
             return {"state": {"boxes": self.pool.boxes, "deaths": self.pool.deaths, "cells": len(self.pool.cells)}}
-        what = request["what"]
-        if request["do"] == "judge":
-            for test in what["tests"]:
-                if test["kind"] == "call":
-                    test["value"] = plain.loads(test["expected"])
-        seconds = request.get("deadline")
         try:
-            async with asyncio.timeout(seconds):
-                return await self._tried(request["do"], what)
+            async with asyncio.timeout(request["deadline"]):
+                return await self._tried(request["do"], request["what"])
         except TimeoutError:
-            return {"outcome": late(what)}
+            return {"outcome": late(request["tests"])}
 
     async def _tried(self, kind: str, what: dict[str, Any]) -> dict[str, Any]:
         """Judge or run; once more when a cell died under it."""
@@ -226,9 +234,9 @@ class Supervisor:
         return {"ran": judging.failed(reason)}
 
 
-def late(what: dict[str, Any]) -> dict[str, Any]:
-    """The outcome of what was not done before its deadline."""
-    return asdict(Outcome("harness_error", 0, len(what.get("tests", ())), detail="Its deadline passed before its end."))
+def late(tests: int) -> dict[str, Any]:
+    """The outcome of what was not done before its deadline; it has so many tests."""
+    return asdict(Outcome("harness_error", 0, tests, detail="Its deadline passed before its end."))
 
 
 async def receive(reader: asyncio.StreamReader) -> Any:

@@ -76,6 +76,7 @@ SUBMISSION = table(
         "mode": choice(*typing.get_args(Mode)).or_null().told("null: stdio for stdio tests, split for the others."),
         "limits": LIMITS.or_null().told("Of each run; null: the language's."),
         "tolerance": number(0).otherwise(0.0).told("The largest difference of two numbers that count as equal."),
+        "allclose": several(number(0)).otherwise(()).told("For each call test, the tolerance of NumPy's allclose."),
         "stop_early": flag().otherwise(True).told("Whether the first failed test ends the judging."),
     },
     Submission,

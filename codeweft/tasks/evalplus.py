@@ -5,8 +5,9 @@ Source: Liu et al. 2023 (EvalPlus 0.3.1): `==` first, floats within an absolute 
 that are compared otherwise, four times the reference's time.
 
 Unusual: canonical solutions come out of a downloaded file, so they run behind the same wall as any answer. What they
-return is kept on this disk, found again by the digest of program and inputs. Values that compare with `==` alone are
-`call` tests; the others are `assert` tests, three times as slow, because only those can compare in another way.
+return is kept on this disk, found again by the digest of program and inputs. Values that are compared with `==` or
+within a tolerance are `call` tests; those of twelve problems are `assert` tests, because only code can say what else is
+right.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from codeweft.base.records import Problem, Test
 from codeweft.sandbox import plain
 from codeweft.sandbox.client import Sandbox, all_of, open_sandbox
 from codeweft.sandbox.config import MIB, Limits, Program, SandboxConfig, Submission
+from codeweft.sandbox.plain import allclose
 from codeweft.tasks.task import limits_of
 
 # EvalPlus and BigCodeBench ask chat models so.
@@ -57,8 +59,6 @@ ADAPTER = """
 
 
 def _judged(*arguments):
-    from hashlib import sha256
-
     def shown(value):
         kind = type(value)
         if kind is bool:
@@ -69,21 +69,36 @@ def _judged(*arguments):
             return {{shown(key): shown(item) for key, item in value.items()}}
         return shown(value.item()) if kind.__module__ == "numpy" and kind.__name__ != "ndarray" else value
 
+    value = {name}(*arguments)
+    return {what}
+"""
+# The same for large answers: the digest of their values, in which a float without a fraction is the integer.
+DIGESTING = """
+
+
+def _judged(*arguments):
+    from hashlib import sha256
+
     def said(value):
-        if type(value) in (list, tuple):
-            return type(value).__name__ + "(" + ",".join(map(said, value)) + ")"
+        kind = type(value)
+        if kind in (list, tuple):
+            return kind.__name__ + "(" + ",".join(map(said, value)) + ")"
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         return hex(value) if isinstance(value, int) else repr(value)
 
-    def digest(value):
-        pieces, hashed = value if type(value) in (list, tuple) else [value], sha256()
-        for piece in pieces:
-            hashed.update(said(piece).encode() + b";")
-        return type(pieces).__name__ if pieces is value else "", hashed.hexdigest()
-
     value = {name}(*arguments)
-    return {what}
+    many, hashed = type(value) in (list, tuple), sha256()
+    pieces = value if many else [value]
+    for start in range(0, len(pieces), 4096):
+        words = [
+            hex(piece) if type(piece) is int
+            else hex(int(piece)) if type(piece) is float and piece.is_integer()
+            else said(piece)
+            for piece in pieces[start : start + 4096]
+        ]
+        hashed.update((";".join(words) + ";").encode())
+    return type(value).__name__ if many else "", hashed.hexdigest()
 """
 DRIVER = """
 import contextlib, io, json, time
@@ -125,12 +140,10 @@ class Expected:
 
 def adapter(name: str) -> str:
     """Code after a program: the function that the judge calls."""
-    what = "shown(value)"
-    if name in NOT_NONE:
-        what = "int(value if isinstance(value, bool) else value is not None)"
     if name in LARGE:
-        what = "digest(value)"
-    return ADAPTER.format(name=name, what=what)
+        return DIGESTING.format(name=name)
+    as_truth = "int(value if isinstance(value, bool) else value is not None)"
+    return ADAPTER.format(name=name, what=as_truth if name in NOT_NONE else "shown(value)")
 
 
 def asked(record: dict[str, Any], prompt: str) -> Asked:
@@ -203,15 +216,16 @@ def _tests(each: Asked, path: Path) -> Expected:
     }  # fmt: skip
     tolerances = list(_tolerances(each.tolerance, values))
     facts = {"adapter": adapter(each.name), "setup": ""}
-    if not any(tolerances) and each.name not in ALSO_RIGHT:
+    if each.name not in ALSO_RIGHT:
         calls = (Test("call", args=given, expected=value) for given, value in zip(each.inputs, values, strict=True))
-        return Expected(tuple(calls), limits, facts)
-    also = ALSO_RIGHT.get(each.name, "False")
+        return Expected(tuple(calls), limits, facts | ({"allclose": tolerances} if any(tolerances) else {}))
     code = "given, expected, tolerance = {!r}, {!r}, {!r}\nvalue = candidate(*given)\n"
-    code += f"assert agrees(value, expected, tolerance) or {also}"
+    code += f"assert agrees(value, expected, tolerance) or {ALSO_RIGHT[each.name]}"
     compared = zip(each.inputs, values, tolerances, strict=True)
     return Expected(
-        tuple(Test("assert", code=code.format(*row)) for row in compared), limits, {**facts, "setup": comparing()}
+        tuple(Test("assert", code=code.format(*row)) for row in compared),
+        limits,
+        {**facts, "setup": comparing()},
     )
 
 
@@ -219,8 +233,9 @@ def submission(problem: Problem, code: str) -> Submission:
     """An answer's program as the judge takes it."""
     facts = problem.facts
     return Submission(
-        "python", code + facts["adapter"], problem.tests_hidden, JUDGED, facts["setup"], limits=limits_of(problem)
-    )
+        "python", code + facts["adapter"], problem.tests_hidden, JUDGED, facts["setup"], limits=limits_of(problem),
+        allclose=tuple(facts.get("allclose", ())),
+    )  # fmt: skip
 
 
 # --- how values are compared -----------------------------------------------------------------------------------------
@@ -247,7 +262,7 @@ def is_floats(value: Any) -> bool:
 
 def comparing() -> str:
     """Code that tests need beside them."""
-    functions = (agrees, near, pyramid_surface, digits_apart)
+    functions = (agrees, plain.allclose, plain.near, pyramid_surface, digits_apart)
     return "\n\n".join(
         ["import math\nfrom math import inf, nan\nfrom typing import Any", *map(inspect.getsource, functions)]
     )
@@ -264,15 +279,7 @@ def agrees(value: Any, expected: Any, tolerance: float) -> bool:
     ... )
     (True, True, True, False)
     """
-    return value == expected or (bool(tolerance) and type(value) is type(expected) and near(value, expected, tolerance))
-
-
-def near(value: Any, expected: Any, tolerance: float) -> bool:
-    """Whether all numbers differ by no more than the tolerance and a ten millionth of the expected one."""
-    if isinstance(expected, list | tuple):
-        same = isinstance(value, list | tuple) and len(value) == len(expected)
-        return same and all(near(one, other, tolerance) for one, other in zip(value, expected, strict=True))
-    return value == expected or abs(value - expected) <= tolerance + 1e-7 * abs(expected)
+    return value == expected or (bool(tolerance) and allclose(value, expected, tolerance))
 
 
 def pyramid_surface(base: float, height: float) -> int:

@@ -644,6 +644,20 @@ def join(one, other):
         "def join(*_): raise type('ok\\x1b[2J\\0' * 10000, (Exception,), {})('\\ud800\\0\\x1b')\n",
     ),
     Cheat("the judge waits for ever", "import time\ndef join(*_): time.sleep(1000)\n"),
+    Cheat("inputs passed over", "import os\nos.lseek(3, 0, 2)\ndef join(*_): return 42\n", kinds=("call",)),
+    Cheat(
+        "the first input again and again",
+        "import os\ndef join(*_):\n    os.lseek(3, 0, 0)\n    return 42\n",
+        kinds=("call",),
+    ),
+    Cheat(
+        "inputs that are written over",
+        "import os, struct, marshal\nbody = marshal.dumps((20, 22))\n"
+        "for number in (3, os.open('/proc/self/fd/3', os.O_RDWR)):\n    os.lseek(number, 0, 0)\n"
+        "    try:\n        os.write(number, (struct.pack('>I', len(body)) + body) * 5)\n    except OSError:\n"
+        "        pass\ndef join(*_): return 42\n",
+        kinds=("call",),
+    ),
     Cheat("half a frame", "import os\nos.write(4, (100).to_bytes(4, 'big') + b'{')\nos._exit(0)\n"),
     Cheat("a frame of four gigabytes", "import os\nos.write(4, b'\\xff' * 64)\ndef join(*_): return 42\n"),
     Cheat("an empty frame", "import os\nos.write(4, bytes(64))\ndef join(*_): return 42\n"),

@@ -17,6 +17,7 @@ from codeweft.sandbox.config import Limits
 from codeweft.sandbox.conversations import Calls, Together, checked
 from codeweft.sandbox.plain import PlainError, dumps
 from codeweft.sandbox.streams import Drain, Talk, in_memory
+from codeweft.sandbox.tests_sent import TestSet
 
 
 def test_what_a_box_reads_cannot_be_changed_by_it():
@@ -181,6 +182,57 @@ def test_frames_come_whole_however_they_are_cut_and_too_long_ones_not_at_all():
     asyncio.run(read())
 
 
+def test_frames_that_nobody_waits_for_gather_and_all_are_there_at_the_end():
+    async def read() -> None:
+        answered_read, answered_write = os.pipe()
+        ours, looks = Talk(-1, answered_read, 100), 0
+        pause = ours._let_gather
+
+        async def counted() -> None:
+            nonlocal looks
+            looks += 1
+            await pause()
+
+        ours._let_gather = counted  # ty: ignore[invalid-assignment]
+
+        async def write() -> None:
+            for number in range(200):
+                os.write(answered_write, b"\0\0\0\1%c" % number)
+                await asyncio.sleep(0.0005)
+            ours.hang_up()
+            os.close(answered_write)
+
+        writing = asyncio.ensure_future(write())
+        bodies = []
+        while (body := await ours.receive()) is not None:
+            bodies.append(body)
+        await writing
+        assert bodies == [bytes([number]) for number in range(200)]
+        assert looks < 100
+        ours.close()
+
+    asyncio.run(read())
+
+
+def test_a_pause_ends_with_the_conversation():
+    async def read() -> None:
+        answered_read, answered_write = os.pipe()
+        ours = Talk(-1, answered_read, 100)
+        ours.pause = 60.0
+        receiving = asyncio.ensure_future(ours.receive())
+        await asyncio.sleep(0)
+        os.write(answered_write, b"\0\0\0\1x")
+        await asyncio.sleep(0.05)
+        assert not receiving.done()
+        ours.hang_up()
+        async with asyncio.timeout(2):
+            assert await receiving == b"x"
+        ours.close()
+        os.close(answered_write)
+
+    asyncio.run(read())
+
+
 @pytest.mark.parametrize(("size", "over"), [(100, False), (101, True), (10**6, True)])
 def test_output_beyond_its_limit_is_dropped_and_told_once(size: int, over: bool):
     async def read() -> None:
@@ -213,7 +265,7 @@ FRAMES: list[Any] = [
 ]  # fmt: skip
 
 REQUEST: dict[str, Any] = {
-    "tests": [{"kind": "call", "args": dumps(((), {})), "value": 7}], "stop_early": True, "tolerance": 0.0,
+    "tests": TestSet([{"kind": "call", "args": dumps(()), "expected": dumps(7)}]), "stop_early": True, "tolerance": 0.0,
     "entry_point": "f",
 }  # fmt: skip
 

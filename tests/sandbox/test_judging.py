@@ -189,6 +189,15 @@ def test_values_are_compared_outside(box: Opened, returned: str, expected: Any, 
     assert verdict.status == status, verdict
 
 
+def test_each_value_may_differ_by_its_own_tolerance(box: Opened):
+    tests = tuple(call(number, expected=[float(number)]) for number in range(1, 4))
+    near = "def f(n): return [n + (n == {}) * 1e-7]"
+    found = [box.judge(near.format(number), *tests, allclose=(0.0, 1e-6, 1e-9)) for number in (1, 2, 3)]
+    assert [(verdict.status, verdict.passed) for verdict in found] == [("wrong", 0), ("ok", 3), ("ok", 3)]
+    assert box.judge("def f(n): return [n + 1e-3]", *tests, allclose=(1.0, 1e-6, 1.0)).passed == 1
+    assert box.judge("def f(n): return (float(n) + 1e-9,)", *tests, allclose=(1.0,) * 3).status == "wrong"
+
+
 @pytest.mark.parametrize(
     "returned", ["1 / 0", "4", "object()", "'x' * 10 ** 6", "[4]"], ids=["raises", "number", "object", "long", "list"]
 )

@@ -17,6 +17,7 @@ from codeweft.sandbox.client import as_request
 from codeweft.sandbox.config import Limits, Submission
 from codeweft.sandbox.judge import AGAIN, SLACK, Judging
 from codeweft.sandbox.outcomes import Outcome
+from codeweft.sandbox.tests_sent import TestSet, as_tables
 
 SECOND = Limits(cpu_seconds=1.0, wall_seconds=4.0)
 
@@ -50,7 +51,7 @@ class Scripted:
     def stop(self, why: str) -> None:
         pass
 
-    async def run(self, step: Step, stdin: bytes = b"", talk: Any = None) -> Report:
+    async def run(self, step: Step, stdin: bytes = b"", talk: Any = None, inputs: bytes | None = None) -> Report:
         self.steps.append(step)
         report = self.reports.pop(0)
         if isinstance(report, Exception):
@@ -68,10 +69,12 @@ class Scripted:
         return report
 
     def judge(self, *tests: records.Test) -> Outcome:
-        request = as_request(Submission("python", "", tests, "f", limits=SECOND))
-        for test in request["tests"]:
-            test["value"] = plain.loads(test["expected"]) if test["kind"] == "call" else None
-        return asyncio.run(Judging(self).judge(request))
+        return asyncio.run(Judging(self).judge(judged(Submission("python", "", tests, "f", limits=SECOND))))
+
+
+def judged(submission: Submission) -> dict[str, Any]:
+    """A submission as the judge has it."""
+    return as_request(submission) | {"tests": TestSet(as_tables(submission))}
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,7 @@ class Scripted:
         ([spent(1.2, "cpu"), spent(3.9)], "time_limit", 3.9),
         ([spent(1.2, "cpu"), spent(4.1, "cpu")], "time_limit", 4.1),
         ([spent(1.26, "cpu")], "time_limit", 1.26),
+        ([spent(1.24, "cpu")], "time_limit", 1.24),
         ([spent(0.9, "wall"), spent(0.9)], "ok", 0.9),
         ([spent(0.09, "wall")], "time_limit", 0.09),
         ([spent(0.2, "wall"), spent(0.5)], "ok", 0.5),
@@ -145,7 +149,7 @@ def test_an_answers_box_that_is_gone_before_it_began_does_not_hang_the_tests():
     async def impatient() -> None:
         submission = Submission("python", "", (check("assert f() == 1"),), "f", limits=SECOND)
         async with asyncio.timeout(5):
-            await Judging(scripted).judge(as_request(submission))
+            await Judging(scripted).judge(judged(submission))
 
     with pytest.raises(CellDied, match="gone"):
         asyncio.run(impatient())
@@ -195,6 +199,6 @@ def test_a_sleeper_is_stopped_by_the_clock_and_not_run_again(box: Opened):
 
 def test_requests_are_plain_dictionaries():
     """What the scripted boxes were given is what a client sends."""
-    request = as_request(Submission("python", "", (call(1, expected=2),), "f", limits=SECOND))
+    request = judged(Submission("python", "", (call(1, expected=2),), "f", limits=SECOND))
     assert request["limits"] == asdict(SECOND)
     assert plain.loads(plain.dumps(request)) == request

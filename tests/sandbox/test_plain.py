@@ -9,12 +9,13 @@ from enum import Enum, IntEnum
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given, seed, settings
 from hypothesis import strategies as st
 
 from codeweft.sandbox import plain
-from codeweft.sandbox.plain import DEPTH, DIGITS, PlainError, dumps, equal, loads
+from codeweft.sandbox.plain import DEPTH, DIGITS, PlainError, allclose, dumps, equal, loads
 
 LEAVES = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.complex_numbers() | st.binary()
@@ -327,6 +328,42 @@ def test_without_truth_values_and_nan_equal_means_the_built_in_equality(value: A
     assert equal(value, loads(dumps(value)))
     if not any(word in repr((value, other)) for word in ("True", "False", "nan")):
         assert equal(value, other) == (value == other)
+
+
+@seed(4)
+@settings(max_examples=200, deadline=None)
+@given(VALUES, VALUES)
+def test_values_of_one_text_are_equal(value: Any, other: Any):
+    """Why the judge need not read what says the expected value to the last letter."""
+    assert dumps(value) != dumps(other) or equal(loads(dumps(value)), loads(dumps(other)))
+
+
+NUMBERS = st.floats(width=32) | st.sampled_from([0.0, 1.0, 1.0000001, 1.0000005, 1.000001, 1e30, 1.0000001e30, NAN])
+
+
+@seed(4)
+@settings(max_examples=400, deadline=None, database=None)
+@given(st.lists(st.tuples(NUMBERS, NUMBERS | st.integers(-3, 3)), min_size=1, max_size=4), st.sampled_from([1e-6, 0.1]))
+def test_near_numbers_are_those_that_numpy_finds_near(pairs: list[tuple[float, float]], tolerance: float):
+    values, expected = map(list, zip(*pairs, strict=True))
+    with np.errstate(all="ignore"):
+        wanted = bool(np.allclose(values, expected, rtol=1e-7, atol=tolerance))
+    assert allclose(values, expected, tolerance) == wanted
+    assert allclose([values, (1,)], [expected, (1,)], tolerance) == wanted
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "wanted"),
+    [
+        (1, 1.0, False), ((1.0,), [1.0], False), ([(1.0,)], [[1.0]], True), ([1], [1.0000001], True),
+        ([1.0], [1.0, 1.0], False), ([True], [1.0], False), ([1], [True], False), (["a", 1.0], ["a", 1.0000001], True),
+        (["a"], [1.0], False), ([1.0], ["a"], False), ([None], [1.0], False), ({"a": 1.0}, {"a": 1.0000001}, False),
+        ({"a": 1.0}, {"a": 1}, True), (1.0, float("inf"), False), ([10**400], [1.0], False), ([1.0], [10**400], False),
+        (1j, 1j + 1e-9, True), (1j, 1j + 1e-3, False), ("a", "a", True), ([[1.0]], [1.0], False),
+    ],
+)  # fmt: skip
+def test_beside_near_numbers_only_what_is_equal_is_near(value: Any, expected: Any, wanted: bool):
+    assert allclose(value, expected, 1e-6) is wanted
 
 
 def test_equality_is_plain_and_does_not_run_out_of_stack():

@@ -313,7 +313,7 @@ def test_one_submission_that_cannot_be_judged_ends_all_and_leaves_the_sandbox_wh
 
 
 def test_a_fault_in_the_supervisor_is_told_and_hangs_nobody(box: Opened):
-    request = {"do": "judge", "what": {"tests": [], "language": 5}, "deadline": None}
+    request = {"do": "judge", "what": {"tests": "never sent", "language": "python"}, "tests": 1, "deadline": None}
     with pytest.raises(RuntimeError, match="made a mistake"):
         box.do(box.sandbox._ask(request))
     assert box.do(box.sandbox.judge(QUICK)).status == "ok"

@@ -47,6 +47,10 @@ submissions = st.builds(
     tolerance=st.floats(0, 1),
     stop_early=st.booleans(),
 )
+of_calls = st.lists(st.builds(records.Test, kind=st.just("call"), expected=st.floats()), min_size=1, max_size=3).map(
+    tuple
+)
+submissions |= of_calls.map(lambda tests: Submission("python", "", tests, allclose=(0.0, 1e-6, 0.5)[: len(tests)]))
 
 
 def exact(submission: Submission) -> tuple[Submission, list[str]]:
@@ -101,6 +105,8 @@ def test_a_person_may_write_plain_json_and_leave_out_what_has_a_default():
         ({"tolerance": math.inf}, "tolerance: must be a finite number"),
         ({"tolerance": math.nan}, "tolerance: must be a number"),
         ({"tolerance": 10**400}, "tolerance: is too large"),
+        ({"allclose": [0.5]}, "There are 1 tolerances in allclose"),
+        ({"allclose": [-1]}, r"allclose\[0\]: must be"),
         ({"stop_early": 1}, "stop_early: must be true or false"),
         ({"stop_erly": 1, "z": 2}, r"stop_erly: is unknown, as is z. Did you mean stop_early\?"),
     ],
