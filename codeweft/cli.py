@@ -167,6 +167,7 @@ def all_commands() -> dict[str, Command | Group]:
         "why": Command("say what became of a source file, and by which rule", _why_arguments, why),
         "complete": Command("fill in the code at FILE:LINE", _complete_arguments, complete),
         "serve": Command("serve a model to editors and clients over HTTP", _serve_arguments, serve, ("serve",)),
+        "model": Group("look into, make, quantise, check and export model folders", model_commands),
         "sandbox": Group("run and judge untrusted programs behind a wall", sandbox_commands),
         "doctor": Command("check this machine and say what is missing", _json_argument, doctor),
     }
@@ -182,6 +183,20 @@ def task_commands() -> dict[str, Command]:
         "build-repobench": Command(
             "make a completion set across files from source folders", command.build_arguments, command.build_repobench
         ),
+    }
+
+
+def model_commands() -> dict[str, Command]:
+    """The commands that follow `codeweft model`."""
+    from codeweft import model_folders as folders
+
+    return {
+        "info": Command("say what a model folder holds and needs", folders.info_arguments, folders.info),
+        "verify": Command("read a whole model folder and say what is wrong", folders.verify_arguments, folders.verify),
+        "quantize": Command("write a folder's weights in 4 or 8 bits", folders.quantize_arguments, folders.quantize),
+        "compare": Command("say how far two models agree on a text", folders.compare_arguments, folders.compare),
+        "export": Command("write a folder as a GGUF file for llama.cpp", folders.export_arguments, folders.export),
+        "init": Command("write random weights of any shape, to measure with", folders.init_arguments, folders.init),
     }
 
 

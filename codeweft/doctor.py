@@ -27,6 +27,7 @@ PACKAGES = {
     "tree-sitter": ("tree_sitter", "infilling cuts at syntax nodes", "curate"),
     "fastapi": ("fastapi", "the server", "serve"),
     "uvicorn": ("uvicorn", "the server", "serve"),
+    "gguf": ("gguf", "exports for llama.cpp", "export"),
     "matplotlib": ("matplotlib", "the report's plots", "report"),
     "tensorboard": ("tensorboard", "metrics in TensorBoard", "track"),
     "rapidfuzz": ("rapidfuzz", "edit similarity in evaluation", "eval"),

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from codeweft.cli import all_commands, main, sandbox_commands
+from codeweft.cli import all_commands, main, model_commands, sandbox_commands
 
-COMMANDS = [*all_commands(), *(f"sandbox {name}" for name in sandbox_commands())]
+COMMANDS = [
+    *all_commands(),
+    *(f"sandbox {name}" for name in sandbox_commands()),
+    *(f"model {name}" for name in model_commands()),
+]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -92,7 +92,7 @@ def model_bits(model: Transformer, documents: Sequence[np.ndarray], length: int,
     cut = [window for number, tokens in enumerate(documents) for window in windows(number, tokens, length)]
     cut.sort(key=lambda window: len(window.tokens))
     bits_K = np.zeros(len(documents))
-    device = model.lm_head.weight.device
+    device = model.model.embed_tokens.weight.device
     for first in range(0, len(cut), batch):
         group = cut[first : first + batch]
         width = max(len(window.tokens) for window in group)

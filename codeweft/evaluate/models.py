@@ -198,7 +198,7 @@ class LocalModel:
     @torch.inference_mode()
     def _likeliest(self, wanted: Wanted, prompt: tuple[int, ...], normalise: bool) -> Said:
         """The sum of each choice's log-probabilities after the prompt; choices are encoded by themselves."""
-        device, found = self.model.lm_head.weight.device, []
+        device, found = self.model.model.embed_tokens.weight.device, []
         for choice in wanted.ask.choices:
             ids = self.tokenizer.encode(choice)
             known = [*prompt, *ids][-self.longest :]

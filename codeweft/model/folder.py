@@ -3,13 +3,14 @@
 In:  a folder with `config.json` and `model*.safetensors`, or a Transformer.  Out: a Transformer, or such a folder.
 Source: tensor names of the published checkpoints (facts in docs/model.md).
 Unusual: on disk every expert has its own three tensors, in memory they are slices of two stacked ones. The safetensors
-files are written by hand, because the library wants a whole shard in memory; a test holds the bytes equal to its own.
-`config.json` is written last: a folder without it was cut off.
+files are written by hand (tensor_file.py), because the library wants a whole shard in memory.
+`config.json` is written last: a folder without it was cut off. Quantised weights have a folder of their own kind, which
+`load_folder` opens too (quantized_folder.py).
 """
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,16 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from codeweft.base.artifacts import atomic, write_json
-from codeweft.base.errors import ModelError
+from codeweft.base.errors import ModelError, UserError
 from codeweft.model.config import ModelConfig
+from codeweft.model.quantize import Quantization, quantized_parts
+from codeweft.model.tensor_file import Planned, write_tensors
 from codeweft.model.transformer import Transformer
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 MAX_SHARD_BYTES = 5_000_000_000
 TYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
-DISK_NAMES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.float16: "F16"}
-_DERIVED = "rotary_emb.inv_freq"  # old checkpoints carry these; they follow from config.json
+DERIVED = "rotary_emb.inv_freq"  # old checkpoints carry these; they follow from config.json
 
 
 def read_config(folder: Path | str) -> ModelConfig:
@@ -72,15 +74,26 @@ def disk_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
 
 
 def load_folder(
-    folder: Path | str, dtype: torch.dtype | None = torch.bfloat16, device: torch.device | str = "cpu"
+    folder: Path | str,
+    dtype: torch.dtype | None = torch.bfloat16,
+    device: torch.device | str = "cpu",
+    *,
+    trainable: bool = False,
 ) -> Transformer:
     """Load a model folder in evaluation mode; `dtype` None keeps the type that config.json names.
 
     Raises ModelError naming the file or tensor: missing or truncated file, missing, unexpected, misshapen or
-    non-finite tensor, other architecture.
+    non-finite tensor, other architecture. A folder with quantised weights is mapped, see `open_quantized`; there
+    `dtype` is that of the weights that are not quantised. With `trainable` it is refused.
     """
     folder = Path(folder)
     config = read_config(folder)
+    if (quantization := Quantization.of(config)) is not None:
+        from codeweft.model.quantized_folder import open_quantized  # which stands on this module
+
+        if trainable:
+            raise ModelError(f"{folder} holds quantised weights.", "Train the folder that it was made of.")
+        return open_quantized(folder, config, quantization, dtype, device)
     try:
         model = empty_model(config, dtype or _named_type(config), device)
     except (RuntimeError, TypeError) as error:  # what torch raises for want of memory, and for a size that is none
@@ -90,19 +103,24 @@ def load_folder(
             "Use a machine with more memory, or fetch config.json again if that is not its size.",
         ) from error
     waiting = dict(disk_tensors(model))
-    for path, names in _files(folder).items():
-        for name, tensor in _tensors(path, names):
-            if name.endswith(_DERIVED):
+    for path, names in weight_files(folder).items():
+        for name, tensor in tensors_in(path, names):
+            if name.endswith(DERIVED):
                 continue
             target = waiting.pop(name, None)
             if target is None and not (config.tie_word_embeddings and name == "lm_head.weight"):
                 raise ModelError(f"{path}: unexpected tensor {name}.", "config.json and the weights do not match.")
             if target is not None:
                 _fill(target, tensor, f"{path}: {name}")
-    if waiting:
-        first, more = next(iter(waiting)), f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
-        raise ModelError(f"{folder}: tensor {first} is missing{more}.", "Fetch the weight files again.")
+    refuse_missing(folder, list(waiting))
     return model.eval()
+
+
+def refuse_missing(folder: Path, names: Sequence[str]) -> None:
+    """ModelError where tensors were not found."""
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise ModelError(f"{folder}: tensor {names[0]} is missing{more}.", "Fetch the weight files again.")
 
 
 def save_folder(
@@ -120,8 +138,10 @@ def save_folder(
 
     `stage` and `fim_rate` replace what the model's config says where given. `extra_files` (the tokenizer's) are
     copied. `like` names a folder whose other files are copied too and whose division into shards is kept, so that
-    loading and saving it gives the same bytes.
+    loading and saving it gives the same bytes. A quantised model is refused: its folder is the one to copy.
     """
+    if any(quantized_parts(model)):
+        raise UserError("A quantised model is not saved as a folder.", "Copy the folder that it was loaded from.")
     folder = Path(folder)
     changes: dict[str, Any] = {"torch_dtype": str(dtype).removeprefix("torch.")}
     changes |= {} if stage is None else {"stage": stage}
@@ -129,28 +149,28 @@ def save_folder(
     config = replace(model.config, **changes)
     shards, index_text = _division(model, dtype, max_shard_bytes, None if like is None else Path(like))
     stale = {path.name for path in [*folder.glob("model*.safetensors"), folder / INDEX]} - {*shards, INDEX}
-    extras = [*([] if like is None else companion_files(like, _KEPT)), *map(Path, extra_files)]
-    digests = {path.name: _copy(path, folder / path.name) for path in extras}
+    extras = [*([] if like is None else companion_files(like, KEPT)), *map(Path, extra_files)]
+    digests = {path.name: copy_file(path, folder / path.name) for path in extras}
     (folder / CONFIG).unlink(missing_ok=True)
     tensors = dict(disk_tensors(model))
     for name, names in shards.items():
         digests[name] = _write_shard(folder / name, {each: tensors[each] for each in sorted(names)}, dtype)
     (folder / INDEX).unlink(missing_ok=True)
     if index_text:
-        digests[INDEX] = _write_text(folder / INDEX, index_text)
+        digests[INDEX] = write_text(folder / INDEX, index_text)
     for name in stale:
         (folder / name).unlink()
     if "generation_config.json" not in digests:
         ids = {key: config.to_json().get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
         digests["generation_config.json"] = write_json(folder / "generation_config.json", ids)
     if "README.md" not in digests:
-        digests["README.md"] = _write_text(folder / "README.md", model_card(config))
-    digests[CONFIG] = _write_text(folder / CONFIG, config.to_text())
+        digests["README.md"] = write_text(folder / "README.md", model_card(config))
+    digests[CONFIG] = write_text(folder / CONFIG, config.to_text())
     return digests
 
 
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*")
-_KEPT = (*_TOKENIZER, "generation_config.json", "README.md", "LICENSE*")
+KEPT = (*_TOKENIZER, "generation_config.json", "README.md", "LICENSE*")
 
 
 def companion_files(folder: Path | str, patterns: Iterable[str] = _TOKENIZER) -> list[Path]:
@@ -192,7 +212,7 @@ def _named_type(config: ModelConfig) -> torch.dtype:
     return TYPES[config.torch_dtype]
 
 
-def _files(folder: Path) -> dict[Path, list[str] | None]:
+def weight_files(folder: Path) -> dict[Path, list[str] | None]:
     """The weight files and the tensors the index expects in each (None: whatever is there)."""
     if (folder / INDEX).exists():
         return {folder / name: tensors for name, tensors in _weight_map(folder / INDEX).items()}
@@ -217,8 +237,8 @@ def _weight_map(path: Path) -> dict[str, list[str]]:
         raise ModelError(f"{path} is damaged.", "Fetch it again.") from error
 
 
-def _tensors(path: Path, names: list[str] | None) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor of a weight file, read when it is asked for."""
+def tensors_in(path: Path, names: list[str] | None) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor of a weight file as a view of the mapped file: its values are read when they are used."""
     try:
         with safe_open(path, framework="pt") as file:
             here = list(file.keys())
@@ -233,11 +253,16 @@ def _tensors(path: Path, names: list[str] | None) -> Iterator[tuple[str, Tensor]
         raise ModelError(f"{path} is damaged or cut off: {error}.", "Fetch it again.") from error
 
 
-def _fill(target: Tensor, tensor: Tensor, where: str) -> None:
-    if tensor.shape != target.shape:
-        found, right = list(tensor.shape), list(target.shape)
+def check_shape(shape: Sequence[int], planned: Tensor, where: str) -> None:
+    """ModelError where a shape is not what config.json makes it."""
+    if tuple(shape) != tuple(planned.shape):
+        found, right = list(shape), list(planned.shape)
         raise ModelError(f"{where} has shape {found}, not {right}.", "config.json and the weights do not match.")
-    if tensor.dtype not in DISK_NAMES:
+
+
+def _fill(target: Tensor, tensor: Tensor, where: str) -> None:
+    check_shape(tensor.shape, target, where)
+    if tensor.dtype not in TYPES.values():
         raise ModelError(f"{where} is of type {tensor.dtype}.", "Only bfloat16, float16 and float32 weights are read.")
     target.copy_(tensor)
     if not torch.isfinite(target.sum(dtype=torch.float32)):
@@ -263,38 +288,30 @@ def _division(
     if len(pieces) == 1:
         return {WEIGHTS: pieces[0]}, ""
     shards = {f"model-{n:05d}-of-{len(pieces):05d}.safetensors": names for n, names in enumerate(pieces, 1)}
-    return shards, _index_text(shards, sum(sizes.values()))
+    return shards, weight_index(shards, sum(sizes.values()))
 
 
-def _index_text(shards: Mapping[str, list[str]], total: int) -> str:
+def weight_index(shards: Mapping[str, list[str]], total: int) -> str:
+    """The text of the index: which file holds which tensor, and the bytes of all of them."""
     places = {tensor: name for name, names in shards.items() for tensor in names}
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
     return json.dumps(index, indent=2) + "\n"
 
 
 def _write_shard(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> str:
-    """One safetensors file: 8 bytes of header length, the header in JSON padded to 8 bytes, the tensors by name."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, tensor in tensors.items():
-        begin, end = end, end + tensor.numel() * dtype.itemsize
-        header[name] = {"dtype": DISK_NAMES[dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with atomic(path) as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
-            file.write(memoryview(tensor.to("cpu", dtype).contiguous().view(torch.uint8).numpy()))
-    return file.digest
+    plan = {name: Planned(dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    return write_tensors(path, plan, (tensor.to("cpu", dtype) for tensor in tensors.values()))
 
 
-def _write_text(path: Path, text: str) -> str:
+def write_text(path: Path, text: str) -> str:
+    """Write a text file atomically; returns the digest."""
     with atomic(path) as file:
         file.write(text.encode())
     return file.digest
 
 
-def _copy(source: Path, target: Path) -> str:
+def copy_file(source: Path, target: Path) -> str:
+    """Copy a file of a model folder atomically; returns the digest."""
     try:
         with source.open("rb") as content, atomic(target) as file:
             shutil.copyfileobj(content, file)

@@ -82,7 +82,7 @@ def make_model(config: PretrainConfig, tokenizer: Tokenizer, seed: int, device: 
                 f"{config.init} was trained with another tokenizer than {tokenizer.folder}.",
                 "Make the tokens with the model's own tokenizer.",
             )
-        model = load_folder(config.init, dtype=dtype, device=device)
+        model = load_folder(config.init, dtype=dtype, device=device, trainable=True)
         if model.config.vocab_size < tokenizer.size:
             raise ModelError(
                 f"{config.init} has {model.config.vocab_size} ids, its tokenizer {tokenizer.size}.",

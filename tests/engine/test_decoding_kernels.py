@@ -11,6 +11,14 @@ from codeweft.engine.kernels.decoding import MOST_TOKENS, NativeDecoder, why_not
 from codeweft.model.cache import BLOCK, LatentCache
 from codeweft.model.config import ModelConfig, RopeScaling
 from codeweft.model.kernels import native
+from codeweft.model.quantize import (
+    Quantization,
+    QuantizedLinear,
+    dequantize,
+    quantize,
+    quantize_structure,
+    quantized_parts,
+)
 from codeweft.model.transformer import Transformer
 
 pytestmark = pytest.mark.skipif(native.compiler() is None, reason="toolchain: no C++ compiler")
@@ -173,3 +181,38 @@ def test_without_kernels_the_reason_is_told(monkeypatch: pytest.MonkeyPatch):
     assert why_not(make(torch.float16)) == "weights are torch.float16"
     with torch.device("meta"):
         assert why_not(Transformer(ModelConfig(**SMALL))) == "the model is on meta"
+
+
+@pytest.mark.parametrize(("bits", "head_bits"), [(4, 4), (8, 8), (4, 16)])
+@torch.inference_mode()
+def test_quantised_weights_give_what_their_plain_values_give_but_for_the_rounding_of_vectors(bits: int, head_bits: int):
+    """Both sides read the same quantised values; ours multiplies 8-bit vectors, the other side plain ones."""
+    changes = {"hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 32, "v_head_dim": 16}
+    model = make(torch.bfloat16, **changes)
+    small = quantize_structure(make(torch.bfloat16, **changes), Quantization(bits, head_bits))
+    for (name, part), plain in zip(quantized_parts(small), matching(model, small), strict=True):
+        fill(part, plain)
+        assert name
+    tokens = texts()
+    logits = read_in_random_passes(decoder(small), tokens)
+    full = model.float()(tokens).logits_BTW
+    for row in (0, 1):
+        expected = full[row, : LENGTHS[row]]
+        assert float((logits[row] - expected).abs().median()) < 0.1 * float(expected.std())
+        assert float((logits[row].argmax(-1) == expected.argmax(-1)).float().mean()) > 0.8
+
+
+def matching(model: Transformer, small: Transformer) -> list[Any]:
+    """The plain module in the place of each quantised one."""
+    return [model.get_submodule(name) for name, _ in quantized_parts(small)]
+
+
+def fill(part: Any, plain: Any) -> None:
+    """Quantise a plain module's weights into its place, and give it back their values."""
+    names = {"": "weight"} if isinstance(part, QuantizedLinear) else {"gate_up_": "gate_up_proj", "down_": "down_proj"}
+    for prefix, weight_name in names.items():
+        weight = getattr(plain, weight_name)
+        packed, scale = quantize(weight, part.bits)
+        getattr(part, f"{prefix}packed").copy_(packed)
+        getattr(part, f"{prefix}scale").copy_(scale)
+        weight.copy_(dequantize(packed, scale, part.bits, torch.bfloat16))

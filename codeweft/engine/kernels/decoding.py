@@ -11,17 +11,17 @@ import ctypes
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from codeweft.model.attention import LATENT_NORM_EPS, Attention, softmax_scale
+from codeweft.model.attention import LATENT_NORM_EPS, Attention, Linear, softmax_scale
 from codeweft.model.cache import BLOCK, LatentCache
 from codeweft.model.config import GROUP_LIMITED
 from codeweft.model.kernels import native
 from codeweft.model.kernels.products import KINDS, Matrix, plain, quantised
-from codeweft.model.moe import MixtureOfExperts
+from codeweft.model.moe import MLP, Experts, MixtureOfExperts
+from codeweft.model.quantize import QuantizedExperts, QuantizedLinear, QuantizedMLP
 from codeweft.model.rope import rotation
 from codeweft.model.transformer import Block, Transformer
 
@@ -179,25 +179,28 @@ def _attention(attention: Attention) -> Iterator[tuple[str, Matrix]]:
 def _feed_forward(block: Block) -> Iterator[tuple[str, Matrix]]:
     yield "input_norm", plain(block.input_layernorm.weight)
     yield "post_norm", plain(block.post_attention_layernorm.weight)
-    dense = block.mlp
+    dense: nn.Module | None = block.mlp
     if isinstance(block.mlp, MixtureOfExperts):
         yield "router", plain(block.mlp.gate.weight)
-        experts: Any = block.mlp.experts
-        if hasattr(experts, "gate_up_packed"):
+        experts: nn.Module = block.mlp.experts
+        if isinstance(experts, QuantizedExperts):
             yield "expert_gate_inner", quantised(experts.gate_up_packed, experts.gate_up_scale, experts.bits)
             yield "expert_down", quantised(experts.down_packed, experts.down_scale, experts.bits)
         else:
+            assert isinstance(experts, Experts)
             yield "expert_gate_inner", plain(experts.gate_up_proj)
             yield "expert_down", plain(experts.down_proj)
         dense = block.mlp.shared_experts
     if dense is not None:
+        assert isinstance(dense, MLP | QuantizedMLP)
         yield "gate", matrix_of(dense.gate_proj)
         yield "inner", matrix_of(dense.up_proj)
         yield "down", matrix_of(dense.down_proj)
 
 
-def matrix_of(projection: Any) -> Matrix:
+def matrix_of(projection: nn.Module) -> Matrix:
     """A projection's weights, plain or quantised."""
-    if hasattr(projection, "packed"):
+    if isinstance(projection, QuantizedLinear):
         return quantised(projection.packed, projection.scale, projection.bits)
+    assert isinstance(projection, Linear)
     return plain(projection.weight)

@@ -153,11 +153,55 @@ inline floats load(const bfloat16* place) {
 }
 
 inline float total(const floats& sums) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps(_mm512_loadu_ps(&sums));
+#endif
   float parts[16];
   std::memcpy(parts, &sums, 64);
   for (int width = 8; width; width /= 2)
     for (int i = 0; i < width; i++) parts[i] += parts[i + width];
   return parts[0];
+}
+
+#if defined(__AVX512F__)
+
+// Eight totals at once. Each sum is added up in the order of `total`: lanes 8 apart, then 4, 2 and 1.
+inline void eight_totals(const floats* sums, float* result) {
+  __m512 eights[4], fours[2];
+  for (int i = 0; i < 4; i++) {
+    const __m512 left = _mm512_loadu_ps(sums + 2 * i), right = _mm512_loadu_ps(sums + 2 * i + 1);
+    eights[i] = _mm512_add_ps(_mm512_shuffle_f32x4(left, right, 0x44), _mm512_shuffle_f32x4(left, right, 0xEE));
+  }
+  for (int i = 0; i < 2; i++) {
+    const __m512 left = eights[2 * i], right = eights[2 * i + 1];
+    fours[i] = _mm512_add_ps(_mm512_shuffle_f32x4(left, right, 0x88), _mm512_shuffle_f32x4(left, right, 0xDD));
+  }
+  const __m512 low = _mm512_shuffle_ps(fours[0], fours[1], 0x44);
+  const __m512 pairs = _mm512_add_ps(low, _mm512_shuffle_ps(fours[0], fours[1], 0xEE));
+  const __m512 all = _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0xB1));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+  _mm256_storeu_ps(result, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, all)));
+}
+
+#endif
+
+// Every total of R * M sums.
+template <int R, int M>
+inline void totals(const floats (*sums)[M], float (*result)[M]) {
+  const floats* all = &sums[0][0];
+  float* places = &result[0][0];
+  int i = 0;
+#if defined(__AVX512F__)
+  for (; i + 8 <= R * M; i += 8) eight_totals(all + i, places + i);
+  if (R * M - i >= 3) {
+    floats rest[8] = {};
+    float found[8];
+    for (int j = i; j < R * M; j++) rest[j - i] = all[j];
+    eight_totals(rest, found);
+    for (; i < R * M; i++) places[i] = found[i % 8];
+  }
+#endif
+  for (; i < R * M; i++) places[i] = total(all[i]);
 }
 
 template <int R, int M, class T>
@@ -174,11 +218,13 @@ inline void dot(const T* rows, int64_t columns, const Vector* x, float (*result)
       for (int r = 0; r < R; r++) sums[r][m] += weights[r] * values;
     }
   }
+  totals<R, M>(sums, result);
+  if (k == columns) return;
   for (int r = 0; r < R; r++)
     for (int m = 0; m < M; m++) {
       float rest = 0.0f;
       for (int64_t i = k; i < columns; i++) rest = multiply_add(read(rows[r * columns + i]), x[m].values[i], rest);
-      result[r][m] = total(sums[r][m]) + rest;
+      result[r][m] += rest;
     }
 }
 
@@ -210,9 +256,9 @@ template <int R, int M>
 inline void dot4(const uint8_t* rows, const uint16_t* scales, int64_t columns, const Vector* x, float (*result)[M]) {
   const __m512i low = _mm512_set1_epi8(15);
   const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-  __m512 sums[R][M];
+  floats sums[R][M];
   for (int r = 0; r < R; r++)
-    for (int m = 0; m < M; m++) sums[r][m] = _mm512_setzero_ps();
+    for (int m = 0; m < M; m++) sums[r][m] = floats{};
   for (int64_t k = 0; k < columns; k += STRIP) {
     const int64_t groups = std::min<int64_t>(4, (columns - k) / GROUP);
     const __mmask64 mask = groups == 4 ? ~0ull : (1ull << (16 * groups)) - 1;
@@ -231,20 +277,19 @@ inline void dot4(const uint8_t* rows, const uint16_t* scales, int64_t columns, c
       const __m512 factor = _mm512_loadu_ps(strip.scales);
       for (int r = 0; r < R; r++) {
         const __m512i products = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(start, first[r], front), second[r], back);
-        sums[r][m] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(products), factor), scale[r], sums[r][m]);
+        sums[r][m] += (_mm512_cvtepi32_ps(products) * factor) * scale[r];
       }
     }
   }
-  for (int r = 0; r < R; r++)
-    for (int m = 0; m < M; m++) result[r][m] = total(reinterpret_cast<floats&>(sums[r][m]));
+  totals<R, M>(sums, result);
 }
 
 template <int R, int M>
 inline void dot8(const int8_t* rows, const uint16_t* scales, int64_t columns, const Vector* x, float (*result)[M]) {
   const __m512i flip = _mm512_set1_epi8(-128);
-  __m512 sums[R][M];
+  floats sums[R][M];
   for (int r = 0; r < R; r++)
-    for (int m = 0; m < M; m++) sums[r][m] = _mm512_setzero_ps();
+    for (int m = 0; m < M; m++) sums[r][m] = floats{};
   for (int64_t k = 0; k < columns; k += STRIP / 2) {
     const int half = static_cast<int>(k / (STRIP / 2) % 2);
     const int64_t groups = std::min<int64_t>(2, (columns - k) / GROUP);
@@ -263,12 +308,11 @@ inline void dot8(const int8_t* rows, const uint16_t* scales, int64_t columns, co
       const __m512 factor = _mm512_loadu_ps(strip.scales + 16 * half);
       for (int r = 0; r < R; r++) {
         const __m512 products = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(start, weights[r], bytes));
-        sums[r][m] = _mm512_fmadd_ps(_mm512_mul_ps(products, factor), scale[r], sums[r][m]);
+        sums[r][m] += (products * factor) * scale[r];
       }
     }
   }
-  for (int r = 0; r < R; r++)
-    for (int m = 0; m < M; m++) result[r][m] = total(reinterpret_cast<floats&>(sums[r][m]));
+  totals<R, M>(sums, result);
 }
 
 #else
@@ -384,15 +428,15 @@ void multiply(const Matrix& matrix, int64_t begin, int64_t end, const Vector* x,
     const int64_t tile_end = std::min(tile + TILE, end);
     for (int64_t first = 0; first < count; first += AT_ONCE) {
       with_count<AT_ONCE>(static_cast<int>(std::min<int64_t>(AT_ONCE, count - first)), [&](auto number) {
-        constexpr int M = decltype(number)::value;
-        float result[2][M];
+        constexpr int M = decltype(number)::value, R = M <= 2 ? 4 : 2;  // sums that fit the registers
+        float result[R][M];
         int64_t n = tile;
-        for (; n + 2 <= tile_end; n += 2) {
-          rows_of<2, M>(matrix, n, x + first, result);
-          for (int r = 0; r < 2; r++)
+        for (; n + R <= tile_end; n += R) {
+          rows_of<R, M>(matrix, n, x + first, result);
+          for (int r = 0; r < R; r++)
             for (int m = 0; m < M; m++) give(first + m, n + r, result[r][m]);
         }
-        if (n < tile_end) {
+        for (; n < tile_end; n++) {
           rows_of<1, M>(matrix, n, x + first, result);
           for (int m = 0; m < M; m++) give(first + m, n, result[0][m]);
         }
