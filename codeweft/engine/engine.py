@@ -122,6 +122,11 @@ class Engine:
         held, rows = self.pool.size * BLOCK, self.options.rows
         return f"{self.device}, {rows} rows; {held} tokens in all, {self.max_length} the longest request"
 
+    @property
+    def guesses(self) -> dict[str, int]:
+        """How many tokens were tried by look-up, and how many of them were drawn."""
+        return {"guessed": self.guesser.tried, "guessed_right": self.guesser.right}
+
     def prompt(self, text: str) -> tuple[int, ...]:
         """Plain text as a prompt: the begin token and the text's ids; special tokens in it stay plain text."""
         return (self.tokenizer.begin, *self.tokenizer.encode(text))

@@ -140,7 +140,7 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Project the last axis."""
         y_MN = multiply(x.flatten(0, -2), self.packed, self.scale, self.bits)
-        return y_MN.view(*x.shape[:-1], -1)
+        return y_MN.view(*x.shape[:-1], len(self.packed))  # not -1: there may be no vector
 
 
 class QuantizedMLP(nn.Module):

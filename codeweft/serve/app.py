@@ -103,7 +103,8 @@ def create_app(engine: Engine, config: ServeConfig) -> FastAPI:
     @app.get("/health")
     async def health() -> JSONResponse:
         status = "ok" if worker.alive else "the engine has stopped; see the server's output and start it again"
-        return JSONResponse({"status": status, "open": worker.open}, 200 if worker.alive else 503)
+        facts = {"status": status, "open": worker.open, **engine.guesses}
+        return JSONResponse(facts, 200 if worker.alive else 503)
 
     return app
 

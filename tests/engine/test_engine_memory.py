@@ -1,15 +1,24 @@
 """Texts are the same however memory is short, prompts are cut, beginnings are shared and requests leave."""
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_model import make_folder
 
 from codeweft.engine import engine as engine_module
 from codeweft.engine.engine import Engine
 from codeweft.engine.request import Completion, Piece, Request, join
 from codeweft.model.cache import BLOCK
+from codeweft.model.folder import load_folder
+from codeweft.model.quantize import Quantization, quantize_structure, quantized_parts
+from codeweft.tokenizer.load import load_tokenizer
+from codeweft.train.batches import Batch
+from codeweft.train.config import BalanceConfig, OptimizerConfig
+from codeweft.train.loop import Trainer
+from codeweft.train.objectives import next_token
 
 BEGINNINGS = ("def add(a, b):\n    return", "class Engine:\n" * 5, "x")
 
@@ -183,6 +192,45 @@ def test_new_weights_are_seen_by_the_next_step_and_nothing_read_before_is_reused
     finally:
         with torch.no_grad():
             weight.copy_(kept)
+
+
+@pytest.mark.parametrize("guess", [0, 4])
+def test_a_quantised_model_reads_a_long_prompt_in_pieces(tmp_path: Path, guess: int):
+    """A piece that is not the last asks for no logits, which a quantised head has to bear."""
+    folder = make_folder(tmp_path / "plain", hidden_size=64, moe_intermediate_size=32, intermediate_size=96)
+    model = quantize_structure(load_folder(folder, dtype=torch.bfloat16), Quantization(4, 4))
+    for _, part in quantized_parts(model):
+        for name, buffer in part.named_buffers(recurse=False):
+            chance = torch.Generator().manual_seed(len(name))
+            scale = torch.rand(buffer.shape, generator=chance) * 0.1
+            buffer.copy_(scale if "scale" in name else torch.randint(0, 256, buffer.shape, generator=chance))
+    engine = Engine(model, load_tokenizer(folder), rows=2, prompt_tokens=70, guess=guess)
+    prompt = tuple(5 + place % 300 for place in range(150))
+    texts = engine.generate([Request(prompt, max_tokens=9), Request(prompt[:80], max_tokens=9)])
+    assert [len(completion.tokens) for completion in texts] == [9, 9]
+    assert engine.pool.available == engine.pool.size
+
+
+def test_after_an_update_the_next_texts_have_the_trainer_s_log_probabilities(folder: Path):
+    """One optimizer's step on the engine's own weights, then texts drawn and scored by the model itself."""
+    model = load_folder(folder, dtype=torch.float32, trainable=True)
+    engine = Engine(model, load_tokenizer(folder), rows=4)
+    requests = [Request(engine.prompt("def "), max_tokens=12, temperature=1.0, seed=seed) for seed in range(4)]
+    before = [completion.tokens for completion in engine.generate(requests)]
+    trainer = Trainer(model, OptimizerConfig())
+    tokens = torch.tensor([[*engine.prompt("def add(a, b):\n    return a + b\n")]])
+    batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+    trainer.step([batch], lambda model, batch: next_token(model, batch, BalanceConfig()), 0.02)
+    model.eval()
+    engine.refresh()
+    after = engine.generate(requests)
+    assert [completion.tokens for completion in after] != before
+    for request, completion in zip(requests, after, strict=True):
+        text = torch.tensor([[*request.prompt, *completion.tokens]])
+        with torch.no_grad():
+            logprobs = model(text).logits_BTW[0, len(request.prompt) - 1 : -1].log_softmax(-1)
+        total = float(logprobs.gather(-1, text[0, len(request.prompt) :, None]).sum())
+        assert completion.logprob == pytest.approx(total, abs=1e-4 * len(completion.tokens))
 
 
 @pytest.mark.slow

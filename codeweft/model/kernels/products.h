@@ -42,6 +42,7 @@ struct Matrix {
 
 constexpr int64_t GROUP = 32, STRIP = 128;  // columns with one scale; columns that are multiplied at once
 constexpr int AT_ONCE = 8;                  // vectors
+constexpr int64_t AHEAD = 2048;  // bytes that are asked for before they are needed: processors stop at every page
 constexpr int64_t TILE = 16;                // rows that stay in the cache while all vectors meet them
 
 inline int64_t strips(int64_t columns) { return (columns + STRIP - 1) / STRIP; }
@@ -50,17 +51,12 @@ inline int64_t strips(int64_t columns) { return (columns + STRIP - 1) / STRIP; }
 #define CODEWEFT_VNNI 1
 #endif
 
-// A strip of a vector in 8 bits. `scales` and `starts` stand as often as sums have lanes of a group: the instruction
-// wants unsigned weights, and sums start from what takes their offset off again.
+// A strip of a vector in 8 bits, and of each of its groups the scale, and the sum of the bytes times the scale: what the
+// offset of unsigned weights adds to a product.
 struct Strip {
   int8_t bytes[STRIP];
-#if CODEWEFT_VNNI
-  float scales[32];
-  int32_t starts[32];
-#else
   float scales[4];
-  float sums[4];  // of the group's bytes, times its scale
-#endif
+  float sums[4];
 };
 
 // A vector as products want it.
@@ -79,20 +75,14 @@ inline void quantise_group(const float* x, int64_t size, int64_t kind, int group
     rounded[i] = static_cast<int8_t>(std::lrintf(x[i] * inverse));
     sum += rounded[i];
   }
+  strip.scales[group] = scale;
+  strip.sums[group] = scale * static_cast<float>(sum);
 #if CODEWEFT_VNNI
-  const int lanes = kind == FOUR_BITS ? 4 : 8, offset = kind == FOUR_BITS ? 8 : 128;
-  for (int i = 0; i < lanes; i++) {
-    strip.scales[group * lanes + i] = scale;
-    strip.starts[group * lanes + i] = i ? 0 : -offset * sum;
-  }
   if (kind == FOUR_BITS) {  // first halves of the four groups, then their second halves, as the weights lie
     std::memcpy(strip.bytes + 16 * group, rounded, 16);
     std::memcpy(strip.bytes + 64 + 16 * group, rounded + 16, 16);
     return;
   }
-#else
-  strip.scales[group] = scale;
-  strip.sums[group] = scale * static_cast<float>(sum);
 #endif
   std::memcpy(strip.bytes + GROUP * group, rounded, GROUP);
 }
@@ -212,7 +202,10 @@ inline void dot(const T* rows, int64_t columns, const Vector* x, float (*result)
   int64_t k = 0;
   for (; k + 16 <= columns; k += 16) {
     floats weights[R];
-    for (int r = 0; r < R; r++) weights[r] = load(rows + r * columns + k);
+    for (int r = 0; r < R; r++) {
+      __builtin_prefetch(reinterpret_cast<const char*>(rows + r * columns + k) + AHEAD);
+      weights[r] = load(rows + r * columns + k);
+    }
     for (int m = 0; m < M; m++) {
       const floats values = load(x[m].values + k);
       for (int r = 0; r < R; r++) sums[r][m] += weights[r] * values;
@@ -244,75 +237,101 @@ inline float half_to_float(uint16_t bits) {
 #if CODEWEFT_VNNI
 
 // Scales of up to four groups, zero behind the last.
-inline __m512 group_scales(const uint16_t* scales, int64_t groups) {
+inline __m128 group_scales(const uint16_t* scales, int64_t groups) {
   uint64_t bits = 0;
   if (groups >= 4) std::memcpy(&bits, scales, 8);
   else
     for (int64_t g = 0; g < groups; g++) bits |= static_cast<uint64_t>(scales[g]) << (16 * g);
-  return _mm512_castps128_ps512(_mm_cvtph_ps(_mm_cvtsi64_si128(static_cast<int64_t>(bits))));
+  return _mm_cvtph_ps(_mm_cvtsi64_si128(static_cast<int64_t>(bits)));
+}
+
+inline float total(__m128 sums) {
+  float parts[4];
+  _mm_storeu_ps(parts, sums);
+  return (parts[0] + parts[2]) + (parts[1] + parts[3]);
+}
+
+// Products of whole numbers become float sums: each group's by its two scales, less what the weights' offset adds.
+template <int R, int M>
+inline void finish(const floats (*sums)[M], const __m128 (*offsets)[M], float offset, float (*result)[M]) {
+  totals<R, M>(sums, result);
+  for (int r = 0; r < R; r++)
+    for (int m = 0; m < M; m++) result[r][m] = multiply_add(-offset, total(offsets[r][m]), result[r][m]);
 }
 
 template <int R, int M>
 inline void dot4(const uint8_t* rows, const uint16_t* scales, int64_t columns, const Vector* x, float (*result)[M]) {
-  const __m512i low = _mm512_set1_epi8(15);
+  const __m512i low = _mm512_set1_epi8(15), zero = _mm512_setzero_si512();
   const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
   floats sums[R][M];
+  __m128 offsets[R][M];
   for (int r = 0; r < R; r++)
-    for (int m = 0; m < M; m++) sums[r][m] = floats{};
+    for (int m = 0; m < M; m++) sums[r][m] = floats{}, offsets[r][m] = _mm_setzero_ps();
   for (int64_t k = 0; k < columns; k += STRIP) {
     const int64_t groups = std::min<int64_t>(4, (columns - k) / GROUP);
     const __mmask64 mask = groups == 4 ? ~0ull : (1ull << (16 * groups)) - 1;
     __m512i first[R], second[R];
-    __m512 scale[R];
+    __m128 scale[R];
     for (int r = 0; r < R; r++) {
+      __builtin_prefetch(rows + (r * columns + k) / 2 + AHEAD);
       const __m512i packed = _mm512_maskz_loadu_epi8(mask, rows + (r * columns + k) / 2);
       first[r] = _mm512_and_si512(packed, low);
       second[r] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low);
-      scale[r] = _mm512_permutexvar_ps(spread, group_scales(scales + (r * columns + k) / GROUP, groups));
+      scale[r] = group_scales(scales + (r * columns + k) / GROUP, groups);
     }
     for (int m = 0; m < M; m++) {
       const Strip& strip = x[m].strips[k / STRIP];
       const __m512i front = _mm512_loadu_si512(strip.bytes), back = _mm512_loadu_si512(strip.bytes + 64);
-      const __m512i start = _mm512_loadu_si512(strip.starts);
-      const __m512 factor = _mm512_loadu_ps(strip.scales);
+      const __m128 factor = _mm_loadu_ps(strip.scales), sum = _mm_loadu_ps(strip.sums);
       for (int r = 0; r < R; r++) {
-        const __m512i products = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(start, first[r], front), second[r], back);
-        sums[r][m] += (_mm512_cvtepi32_ps(products) * factor) * scale[r];
+        const __m512i products = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, first[r], front), second[r], back);
+        const __m512 both = _mm512_castps128_ps512(_mm_mul_ps(scale[r], factor));
+        sums[r][m] += _mm512_cvtepi32_ps(products) * _mm512_permutexvar_ps(spread, both);
+        offsets[r][m] = _mm_fmadd_ps(scale[r], sum, offsets[r][m]);
       }
     }
   }
-  totals<R, M>(sums, result);
+  finish<R, M>(sums, offsets, 8.0f, result);
 }
 
 template <int R, int M>
 inline void dot8(const int8_t* rows, const uint16_t* scales, int64_t columns, const Vector* x, float (*result)[M]) {
-  const __m512i flip = _mm512_set1_epi8(-128);
+  const __m512i flip = _mm512_set1_epi8(-128), zero = _mm512_setzero_si512();
+  const __m512i ahead = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+  const __m512i behind = _mm512_setr_epi32(2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
   floats sums[R][M];
+  __m128 offsets[R][M];
   for (int r = 0; r < R; r++)
-    for (int m = 0; m < M; m++) sums[r][m] = floats{};
-  for (int64_t k = 0; k < columns; k += STRIP / 2) {
-    const int half = static_cast<int>(k / (STRIP / 2) % 2);
-    const int64_t groups = std::min<int64_t>(2, (columns - k) / GROUP);
-    const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-    __m512i weights[R];
-    __m512 scale[R];
+    for (int m = 0; m < M; m++) sums[r][m] = floats{}, offsets[r][m] = _mm_setzero_ps();
+  for (int64_t k = 0; k < columns; k += STRIP) {
+    const int64_t groups = std::min<int64_t>(4, (columns - k) / GROUP);
+    const __mmask64 left = groups >= 2 ? ~0ull : 0xffffffffull;
+    const __mmask64 right = groups == 4 ? ~0ull : groups == 3 ? 0xffffffffull : 0;
+    __m512i first[R], second[R];
+    __m128 scale[R];
     for (int r = 0; r < R; r++) {
-      const __mmask64 mask = groups == 2 ? ~0ull : 0xffffffffull;
-      weights[r] = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, rows + r * columns + k), flip);
-      scale[r] = _mm512_permutexvar_ps(spread, group_scales(scales + (r * columns + k) / GROUP, groups));
+      const int8_t* row = rows + r * columns + k;
+      __builtin_prefetch(row + AHEAD);
+      __builtin_prefetch(row + 64 + AHEAD);
+      first[r] = _mm512_xor_si512(_mm512_maskz_loadu_epi8(left, row), flip);
+      second[r] = _mm512_xor_si512(_mm512_maskz_loadu_epi8(right, row + 64), flip);
+      scale[r] = group_scales(scales + (r * columns + k) / GROUP, groups);
     }
     for (int m = 0; m < M; m++) {
       const Strip& strip = x[m].strips[k / STRIP];
-      const __m512i bytes = _mm512_loadu_si512(strip.bytes + 64 * half);
-      const __m512i start = _mm512_loadu_si512(strip.starts + 16 * half);
-      const __m512 factor = _mm512_loadu_ps(strip.scales + 16 * half);
+      const __m512i front = _mm512_loadu_si512(strip.bytes), back = _mm512_loadu_si512(strip.bytes + 64);
+      const __m128 factor = _mm_loadu_ps(strip.scales), sum = _mm_loadu_ps(strip.sums);
       for (int r = 0; r < R; r++) {
-        const __m512 products = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(start, weights[r], bytes));
-        sums[r][m] += (products * factor) * scale[r];
+        const __m512 one = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(zero, first[r], front));
+        const __m512 two = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(zero, second[r], back));
+        const __m512 both = _mm512_castps128_ps512(_mm_mul_ps(scale[r], factor));
+        sums[r][m] += one * _mm512_permutexvar_ps(ahead, both);
+        sums[r][m] += two * _mm512_permutexvar_ps(behind, both);
+        offsets[r][m] = _mm_fmadd_ps(scale[r], sum, offsets[r][m]);
       }
     }
   }
-  totals<R, M>(sums, result);
+  finish<R, M>(sums, offsets, 128.0f, result);
 }
 
 #else
@@ -428,7 +447,7 @@ void multiply(const Matrix& matrix, int64_t begin, int64_t end, const Vector* x,
     const int64_t tile_end = std::min(tile + TILE, end);
     for (int64_t first = 0; first < count; first += AT_ONCE) {
       with_count<AT_ONCE>(static_cast<int>(std::min<int64_t>(AT_ONCE, count - first)), [&](auto number) {
-        constexpr int M = decltype(number)::value, R = M <= 2 ? 4 : 2;  // sums that fit the registers
+        constexpr int M = decltype(number)::value, R = M <= 2 ? 1 : 2;  // one row at a time reads memory in order; two share vectors
         float result[R][M];
         int64_t n = tile;
         for (; n + R <= tile_end; n += R) {
