@@ -8,8 +8,8 @@ Same on all sides: shapes, types of weights, two threads, 128 tokens drawn greed
 each variant in fresh processes, sides in turn, `REPEATS` times, medians. transformers and codeweft get the same folder
 and draw behind 128-token prompts of random ids (other ones in each row: equal rows would share experts), sampler and
 stopping included. llama.cpp gets the same weights as GGUF (`codeweft model export`); llama-bench draws behind nothing
-at batch 1 and stops nothing, which is less work. The whole shape draws 48 tokens behind one. Weights are random: rows of
-a batch meet experts as if they were independent, but one row drawn greedily goes in circles and meets fewer of them.
+at batch 1 and stops nothing, which is less work. The whole shape draws 48 tokens behind one. Weights are random: rows
+of a batch meet experts as if they were independent, but one row drawn greedily goes in circles and meets fewer of them.
 Guessing by look-up is off: on random text it would only cost.
 
 `shapes NAME...` (or `NAME:TYPE`) measures some only and keeps the others' results; `page` writes the page anew.
@@ -315,7 +315,7 @@ def limits(results: dict[str, Any]) -> list[tuple[str, float, float]]:
         found.append(("whole shape: seconds to open", median(whole, "open_seconds"), 60.0))
         found.append(
             (
-                "whole shape: GiB resident at most while 48 tokens are drawn (not all weights are touched), room for 32K",
+                "whole shape: GiB resident at most while 48 tokens are drawn (not all weights touched), room for 32K",
                 median(whole, "peak"),
                 12.0,
             )
