@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ class Stage:
     summary: str
     measured: bool = False  # whether evaluate measures the model it leaves, for the headline
     partial: bool = False  # whether it works with those of its inputs that are finished
+    models: tuple[str, ...] = ()  # training stages, newest first: it reads the model of the first that is finished
 
 
 STAGES = (
@@ -81,19 +83,30 @@ STAGES = (
         measured=True,
     ),
     Stage(
+        "sft",
+        "codeweft.train.sft",
+        "codeweft.train.config:SftConfig",
+        1,
+        ("problems", "tokens"),
+        "conversations and a model folder -> a model folder that chats",
+        measured=True,
+        models=("pretrain",),
+    ),
+    Stage(
         "evaluate",
         "codeweft.evaluate.run",
         "codeweft.evaluate.config:EvaluateConfig",
-        3,
-        ("corpus", "problems", "tokenizer", "tokens", "pretrain"),
+        4,
+        ("corpus", "problems", "tokenizer", "tokens"),
         "a model folder -> scores with intervals and baselines",
+        models=("sft", "pretrain"),
     ),
     Stage(
         "report",
         "codeweft.report.page",
         "codeweft.report.config:ReportConfig",
         1,
-        ("corpus", "problems", "tokenizer", "tokens", "pretrain", "evaluate"),
+        ("corpus", "problems", "tokenizer", "tokens", "pretrain", "sft", "evaluate"),
         "the run folder -> one HTML file",
         partial=True,
     ),
@@ -198,7 +211,8 @@ def run_stage(run_folder: Path, name: str, recipe: Recipe, restart: bool = False
 
     stage, folder, config = BY_NAME[name], run_folder / name, recipe.sections[name]
     reads = [each for each in stage.reads if not stage.partial or read_manifest(run_folder / each)]
-    manifests = upstream(run_folder, tuple(reads), name)
+    before = model_stage(run_folder, stage, config)
+    manifests = upstream(run_folder, (*reads, *filter(None, (before,))), name)
     module = importlib.import_module(stage.module)
     outside = module.inputs(config) if hasattr(module, "inputs") else {}
     fingerprint: dict[str, Any] = {
@@ -211,7 +225,7 @@ def run_stage(run_folder: Path, name: str, recipe: Recipe, restart: bool = False
     skip, resumed = prepare(folder, fingerprint, restart, verify)
     inputs = {stage: run_folder / stage for stage in manifests}
     others = {section: recipe.sections[section] for section in OTHER_SECTIONS}
-    work = Run(name, folder, recipe.seed, inputs, resumed, recipe.workers, sections=others)
+    work = Run(name, folder, recipe.seed, inputs, resumed, recipe.workers, sections=others, model_stage=before)
     if skip:
         manifest = _measured_again(run_folder, work, recipe)
         settle(folder)
@@ -241,6 +255,20 @@ def run_stage(run_folder: Path, name: str, recipe: Recipe, restart: bool = False
     return manifest
 
 
+def model_stage(run_folder: Path, stage: Stage, config: Any) -> str:
+    """The training stage whose model a stage goes on from: the one its settings name, or the newest that is finished.
+
+    Nothing where it reads no model, or its settings name a folder outside the run (`init`).
+    """
+    if not stage.models or getattr(config, "init", None) is not None:
+        return ""
+    named = getattr(config, "model", "")
+    if named and named not in stage.models:
+        raise ConfigError(f"{stage.name}.model = {named} is no training stage.", settings.nearest(named, stage.models))
+    finished = [each for each in stage.models if read_manifest(run_folder / each)]
+    return named or next(iter(finished), stage.models[-1])
+
+
 def tracked(config: Any, folder: Path) -> dict[str, Any]:
     """The settings that decide a stage's output, as plain values; those a config calls INCIDENTAL do not.
 
@@ -260,8 +288,11 @@ def _measure(run_folder: Path, work: "Run", recipe: Recipe) -> dict[str, Any]:
     measuring = importlib.import_module("codeweft.evaluate.measure")
     asked = recipe.sections["measure"]
     work.counts["measure"] = settings.plain(asked)
-    sandbox = recipe.sections["sandbox"]
-    return measuring.measure(run_folder, work.name, recipe.seed, work.counts["tokens_seen"], asked, sandbox)
+    seen, sandbox = work.counts["tokens_seen"], recipe.sections["sandbox"]
+    measure = measuring.measure
+    if BY_NAME[work.name].models:
+        measure = partial(measuring.measure_change, work.model_stage)
+    return measure(run_folder, work.name, recipe.seed, seen, asked, sandbox)
 
 
 def _measured_again(run_folder: Path, work: "Run", recipe: Recipe) -> Manifest:

@@ -43,7 +43,7 @@ def test_help_takes_under_three_tenths_of_a_second(command: str):
 def test_alone_it_prints_the_stage_table(capsys: pytest.CaptureFixture[str]):
     assert main([]) == 0
     shown = capsys.readouterr().out
-    for stage in ("corpus", "problems", "tokenizer", "tokens", "pretrain", "evaluate", "report"):
+    for stage in ("corpus", "problems", "tokenizer", "tokens", "pretrain", "sft", "evaluate", "report"):
         assert f"  {stage} " in shown
 
 

@@ -73,6 +73,7 @@ def test_a_manifest_holds_everything_the_contract_names(miniature: tuple[Path, s
                 *("tokens_per_second", "bits_per_byte_ci95", "fim_exact_match_ci95"),
             },
         ),
+        ("sft", {"fim_exact_match_before", "fim_exact_match_after", "fim_exact_match_after_ci95"}),
     ],
 )
 def test_headlines_have_the_agreed_names(miniature: tuple[Path, str], stage: str, keys: set[str]):

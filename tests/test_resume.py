@@ -34,7 +34,8 @@ FIRST_PART = {
     "tokenizer": "tokenizer/started.json",
     "tokens": "tokens/staging/piece-*.json",
     "pretrain": "pretrain/checkpoints/step-*",
-    "evaluate": "measured/pretrain-*/infilling-*.json",
+    "sft": "sft/checkpoints/step-*",
+    "evaluate": "measured/sft-*/infilling-*.json",
     "report": "report/started.json",
 }
 started: list[subprocess.Popen[str]] = []
@@ -98,7 +99,11 @@ def up_to(whole: Path, stage: str, folder: Path) -> Path:
         shutil.rmtree(folder / "measured")
     else:  # its own figures are measured again
         for path in (folder / "measured").iterdir():
-            if path.name.startswith("katas") or read_json(path)["key"]["settings"]["infilling_samples"] == 44:
+            found = read_json(path)
+            of_evaluate = (
+                isinstance(found, dict) and found.get("key", {}).get("settings", {}).get("infilling_samples") == 44
+            )
+            if path.name.startswith(("katas", *(f"{name}-" for name in later))) or of_evaluate:
                 path.unlink()
     return folder
 

@@ -282,9 +282,14 @@ def toml_value(value: typing.Any) -> str:
 def to_toml(values: Mapping[str, typing.Any], path: str = "") -> str:
     """Nested plain values as a TOML document, scalars before tables."""
     scalars = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
-    lines = [f"{key} = {toml_value(value)}" for key, value in scalars.items()]
+    lines = [f"{_key(key)} = {toml_value(value)}" for key, value in scalars.items()]
     for key, value in values.items():
         if isinstance(value, Mapping):
-            inner = f"{path}.{key}" if path else key
+            inner = f"{path}.{_key(key)}" if path else _key(key)
             lines += ["", f"[{inner}]", to_toml(value, inner).rstrip("\n")]
     return "\n".join(lines).strip("\n") + "\n"
+
+
+def _key(name: str) -> str:
+    """A key as TOML writes it: quoted where it is not a plain word."""
+    return name if re.fullmatch(r"[\w-]+", name, re.ASCII) else toml_value(name)

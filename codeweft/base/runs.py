@@ -115,7 +115,8 @@ def _event_writer(folder: Path) -> Any:
 class Run:
     """What a stage's `run(config, run)` works with: its folder, its inputs, its seed, its metrics.
 
-    `inputs` maps upstream stage names to their finished folders. `sections` are the settings that belong to no stage,
+    `inputs` maps upstream stage names to their finished folders; `model_stage` is the one of them whose model the stage
+    goes on from, if any. `sections` are the settings that belong to no stage,
     such as the sandbox's. `counts` collects facts for the manifest.
     """
 
@@ -129,6 +130,7 @@ class Run:
     outputs: dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
     sections: Mapping[str, Any] = field(default_factory=dict)
+    model_stage: str = ""
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.folder)
@@ -142,6 +144,11 @@ class Run:
         """The folder of an upstream stage."""
         assert stage in self.inputs, f"stage {self.name} does not declare that it reads {stage}"
         return self.inputs[stage]
+
+    @property
+    def model(self) -> Path:
+        """The model folder that the stage goes on from."""
+        return self.read(self.model_stage) / "model"
 
     @contextmanager
     def open(self, name: str) -> Generator[DigestingFile, None, None]:

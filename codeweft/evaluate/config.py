@@ -48,7 +48,7 @@ class MeasureConfig:
 class EvaluateConfig(MeasureConfig):
     """What the stage evaluate measures, and on which benchmarks a model is asked."""
 
-    model: str = "pretrain"  # training stage whose model folder is measured
+    model: str = ""  # training stage whose model folder is measured (default: the newest that is finished)
     tasks: tuple[str, ...] = ()  # benchmarks by name; `codeweft tasks` lists them
     style: Literal["auto", "base", "chat", "infill", "likelihood"] = "auto"  # how they are asked (auto: by the model)
     samples: int = 0  # answers to each problem (0: as many as the benchmark's protocol says)

@@ -50,6 +50,7 @@ HEADLINE = (
     "bits_per_byte", "bits_per_byte_5gram", "fim_exact_match", "fim_exact_match_copy", "fim_edit_similarity",
     katas.KNOWN, katas.UNSEEN, katas.NEAREST,
 )  # fmt: skip
+CHANGES = (katas.KNOWN, katas.UNSEEN, "fim_exact_match")  # of which later stages tell what they changed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,30 @@ def measure(
     if settings.katas:
         tasks = tasks | katas.measured(run_folder, stage, seed, settings, sandbox)[0]
     return headline_of(tasks)
+
+
+def measure_change(
+    before: str,
+    run_folder: Path,
+    stage: str,
+    seed: int,
+    tokens_seen: int,
+    settings: MeasureConfig,
+    sandbox: SandboxConfig,
+) -> dict[str, Any]:
+    """What a stage that goes on from another's model made of it: the main figures of both, `…_before` and `…_after`.
+
+    before: the stage whose model it was; nothing where that is a folder outside the run, which is not measured.
+    """
+    change: dict[str, Any] = {}
+    for when, each in (("before", before), ("after", stage)):
+        if each:
+            headline = measure(run_folder, each, seed, tokens_seen, settings, sandbox)
+            for name in CHANGES:
+                for ending in ("", "_ci95"):
+                    if f"{name}{ending}" in headline:
+                        change[f"{name}_{when}{ending}"] = headline[f"{name}{ending}"]
+    return change
 
 
 def headline_of(tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -201,7 +226,11 @@ class _Measuring:
             return ngram_bits(ngrams, held_out.tokens).tolist()
 
         ours_K = np.array(kept(self.parts / "bits_per_byte.json", of_model))
-        theirs_K = np.array(kept(self.parts / "bits_per_byte_5gram.json", of_ngrams))
+        # the n-gram model is the same for every stage's model
+        (tokens,) = upstream(self.run_folder, ("tokens",), "measuring").values()
+        which = [counted, settings.ngram_order, settings.bits_tokens, settings.bits_document_tokens, self.seed]
+        key = digest_of([VERSION, tokens.digest, which]).removeprefix("blake2b:")[:16]
+        theirs_K = np.array(kept(self.parts.parent / f"bits_per_byte_5gram-{key}.json", of_ngrams))
         same = f"{len(held_out.entries):,} whole held-out documents, {predictions:,} tokens with the end token"
         if held_out.left_out:
             same += f"; {held_out.left_out:,} longer than {settings.bits_document_tokens:,} tokens left out"

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from codeweft.base.artifacts import digest_of, read_manifest
-from codeweft.base.errors import InputError
 from codeweft.base.runs import Run
 from codeweft.evaluate import katas, suite
 from codeweft.evaluate.config import EvaluateConfig
@@ -21,19 +20,15 @@ from codeweft.tasks.infilling import edit_similarity
 def run(config: EvaluateConfig, run: Run) -> dict[str, Any]:
     """Measure, write results.json (an entry a task) and samples.jsonl (a line a sample); headline: the main scores."""
     run_folder = run.folder.parent
-    manifest = read_manifest(run_folder / config.model)
-    if manifest is None or "tokens_seen" not in manifest.counts:
-        raise InputError(
-            f"evaluate.model = {config.model}: {run_folder} has no finished training stage of that name.",
-            f"Run `codeweft {config.model} --run {run_folder}` first, or name another stage.",
-        )
-    found = measured(run_folder, config.model, run.seed, manifest.counts["tokens_seen"], config)
+    manifest = read_manifest(run.read(run.model_stage))
+    assert manifest is not None, "what a stage reads is finished"
+    found = measured(run_folder, run.model_stage, run.seed, manifest.counts["tokens_seen"], config)
     tasks = {name: dict(task) for name, task in found.tasks.items()}
     samples = [with_similarity(sample) for sample in found.samples]
     if tasks["fim_exact_match"]["score"] is not None:
         tasks["fim_edit_similarity"] = similarity_task(samples, tasks["fim_exact_match"]["protocol"], run.seed)
     if config.katas:
-        found_katas = katas.measured(run_folder, config.model, run.seed, config, run.sections["sandbox"])
+        found_katas = katas.measured(run_folder, run.model_stage, run.seed, config, run.sections["sandbox"])
         tasks, samples = tasks | found_katas[0], samples + found_katas[1]
     if config.tasks:
         asked = suite.measure(benchmarks_of(config, run))
@@ -41,7 +36,7 @@ def run(config: EvaluateConfig, run: Run) -> dict[str, Any]:
         run.write(suite.TIMING, asked.timing)
     run.write(suite.RESULTS, tasks)
     run.write(suite.SAMPLES, suite.lines_of(samples))
-    run.counts |= {"model": config.model, "model_digest": digest_of(model_digests(run_folder / config.model))}
+    run.counts |= {"model": run.model_stage, "model_digest": digest_of(model_digests(run_folder / run.model_stage))}
     return headline_of(tasks)
 
 
@@ -49,7 +44,7 @@ def benchmarks_of(config: EvaluateConfig, run: Run) -> suite.Request:
     """What the settings ask of the run's model; the corpus tells which problems it may have seen."""
     run_folder = run.folder.parent
     index = suite.index_of(config.ngrams) or suite.index_of_run(run_folder)
-    model = str(run_folder / config.model / "model")
+    model = str(run_folder / run.model_stage / "model")
     return suite.Request(model, config, run.folder, run.staging, run.seed, run.sections["sandbox"], index)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from codeweft.base.artifacts import RECIPE, Manifest, read_json, read_manifest
 from codeweft.base.errors import InputError
 
+LANGUAGE_MODELS = ("grpo", "sft", "longcontext", "pretrain")  # stages that leave one, newest first
 ORDER = ("corpus", "problems", "tokenizer", "tokens", "pretrain", "longcontext", "sft", "reward", "grpo", "evaluate")
 EXPECTED = (
     "corpus",
@@ -21,6 +22,7 @@ EXPECTED = (
     "tokenizer",
     "tokens",
     "pretrain",
+    "sft",
     "evaluate",
 )  # named as not run where they are missing
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from codeweft.base.artifacts import Manifest, read_manifest
 from codeweft.base.progress import duration
-from codeweft.report.collect import ORDER
+from codeweft.report.collect import LANGUAGE_MODELS, ORDER
 
 CONTEXT_LINES = 4  # shown before the hole
 
@@ -25,9 +25,10 @@ def closing_words(run_folder: Path) -> str:
     samples = run_folder / "evaluate" / "samples.jsonl"
     if samples.exists():
         parts.append(shown_sample([json.loads(line) for line in samples.read_text("utf-8").splitlines()]))
-    model = run_folder / "pretrain" / "model"
+    models = [folder for name in LANGUAGE_MODELS if (folder := run_folder / name / "model").is_dir()]
     parts.append(f"Report:  {run_folder / 'report.html'}")
-    parts.append(f"Serve:   {program()} serve --model {model}")
+    if models:
+        parts.append(f"Serve:   {program()} serve --model {models[0]}")
     return "\n".join(parts)
 
 

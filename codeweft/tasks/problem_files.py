@@ -13,13 +13,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from codeweft.base.conversations import MEND, conversation_of
 from codeweft.base.errors import InputError
 from codeweft.base.records import Conversation, Problem, Test
 from codeweft.sandbox.plain import PlainError, decode, encode
 from codeweft.tasks.files import read_records
 
-MEND = "Mend that line (docs/problems.md has the fields)."
-ROLES = ("system", "user", "assistant")
 TEXTS = ("id", "task", "family", "language", "difficulty", "split", "prompt", "entry_point", "reference")
 FIELDS = tuple(field.name for field in dataclasses.fields(Problem))
 
@@ -139,18 +138,8 @@ def read_conversations(path: Path) -> Iterator[Conversation]:
 
     InputError names the file and the line of one that has no messages, an unknown role, or no answer.
     """
-    for number, (place, record) in enumerate(read_records(path, ("messages",))):
-        messages = record["messages"]
-        if not isinstance(messages, list) or not messages:
-            raise InputError(f"{place}: messages is no list of messages.", MEND)
-        for each in messages:
-            if not isinstance(each, dict) or each.get("role") not in ROLES or not isinstance(each.get("content"), str):
-                raise InputError(f"{place}: a message has no content or no role of {', '.join(ROLES)}.", MEND)
-        if messages[-1]["role"] != "assistant":
-            raise InputError(f"{place}: the last message is not the assistant's.", MEND)
-        kept = tuple({"role": each["role"], "content": each["content"]} for each in messages)
-        name, source = record.get("id", f"{path.stem}-{number}"), record.get("source", path.stem)
-        yield Conversation(str(name), kept, str(source))
+    for number, (place, record) in enumerate(read_records(path)):
+        yield conversation_of(record, place, f"{path.stem}-{number}", path.stem)
 
 
 def _write(file: Writable, records: Iterable[dict[str, Any]]) -> int:

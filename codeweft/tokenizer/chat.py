@@ -11,6 +11,7 @@ tokens, and the rest, messages restored, is encoded as plain text.
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import jinja2
@@ -81,16 +82,23 @@ def _render(tokenizer: Tokenizer, messages: list[Message], generate: bool) -> st
             f"The tokenizer in {tokenizer.folder} has no chat template: this is a base model.",
             "Use its Instruct version, or complete text instead.",
         )
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = _to_json
     try:
-        template = environment.from_string(tokenizer.chat_template, globals={"raise_exception": _refuse})
-        return template.render(messages=messages, add_generation_prompt=generate, **tokenizer.special_texts())
+        return _template(tokenizer.chat_template).render(
+            messages=messages, add_generation_prompt=generate, **tokenizer.special_texts()
+        )
     except (jinja2.TemplateError, TypeError, OverflowError) as error:
         raise ModelError(
             f"The chat template of {tokenizer.folder} refuses this conversation: {error}.",
             "Check the roles and contents of the messages.",
         ) from error
+
+
+@lru_cache(maxsize=8)
+def _template(text: str) -> jinja2.Template:
+    """The compiled template; compiling one takes longer than rendering a hundred conversations."""
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = _to_json
+    return environment.from_string(text, globals={"raise_exception": _refuse})
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:

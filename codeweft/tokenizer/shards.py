@@ -81,6 +81,28 @@ class TokenShards:
             for row in batch.to_pylist():
                 yield TokenEntry(**row), files[row["shard"]][row["start"] : row["start"] + row["length"]]
 
+    def infilling(
+        self, sentinel: int, begin: int, longest: int, tokens: int, random: np.random.Generator
+    ) -> list[np.ndarray]:
+        """Documents (or segments) of the training stream that were cut for infilling, drawn until `tokens` are there.
+
+        Those of more than `longest` tokens are passed over: their middle stands at their end. Each begins with `begin`.
+        """
+        entries = self._entries["train"].filter(pc.field("fim"))
+        files = dict(zip(self._names("train"), self._streams["train"], strict=True))
+        found: list[np.ndarray] = []
+        missing = tokens
+        for place in random.permutation(len(entries)).tolist():
+            if missing <= 0:
+                break
+            (row,) = entries.slice(place, 1).to_pylist()
+            document = np.asarray(files[row["shard"]][row["start"] : row["start"] + row["length"]], np.int64)
+            for part in np.split(document, np.flatnonzero(document == begin)[1:]):
+                if len(part) <= longest and sentinel in part:
+                    found.append(part)
+                    missing -= len(part)
+        return found
+
     @cached_property
     def _entries(self) -> dict[str, pa.Table]:
         return {split: self.index.filter(pc.field("split") == split) for split in ("train", "held-out")}

@@ -24,11 +24,16 @@ from codeweft.tokenizer.shards import TokenShards
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Sequences ready for a forward pass; `documents_BT` is given when attention stays inside documents."""
+    """Sequences ready for a forward pass; `documents_BT` is given when attention stays inside documents.
+
+    `weights_BT` is given when tokens count differently. Over the batches of one step (or one validation) its mean is 1,
+    so that the means over batches of equal shape add up to the weighted mean over all of them.
+    """
 
     tokens_BT: Tensor  # int64
     targets_BT: Tensor  # int64, the next token of each
     documents_BT: Tensor | None = None  # int64, number of the document within its sequence
+    weights_BT: Tensor | None = None  # float32, what each target counts in the loss; 0: it is not trained on
 
 
 MORE = {"train": "tokens.total", "held-out": "tokens.held_out_tokens"}  # what makes a split's stream longer

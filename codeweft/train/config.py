@@ -84,6 +84,22 @@ class BalanceConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Adapters of low rank beside frozen weights (Hu et al. 2021); with rank 0 every weight is trained itself."""
+
+    rank: int = 0  # inner width of an adapter (0: no adapters)
+    alpha: float = 32.0  # an adapter's product counts alpha / rank times
+    targets: tuple[str, ...] = ()  # matrices with adapters, such as kv_b_proj or experts.down_proj (none named: all)
+
+    def __post_init__(self) -> None:
+        """Refuse ranks and factors that cannot be."""
+        if self.rank < 0:
+            raise ValueError(f"rank = {self.rank} must not be negative.")
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"alpha = {self.alpha} must be positive and finite.")
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """Everything the pretrain stage can be told."""
 
@@ -121,3 +137,48 @@ class PretrainConfig:
                 f"schedule.sequence = {self.schedule.sequence} is longer than model.max_position_embeddings = "
                 f"{self.model.max_position_embeddings}. Shorten the one, or raise the other."
             )
+
+
+@dataclass(frozen=True)
+class SftScheduleConfig(ScheduleConfig):
+    """The schedule of fine-tuning, with the paper's rate and warm-up (DeepSeek-Coder-V2 §3.5.1)."""
+
+    steps: int = 1000  # optimizer steps
+    learning_rate: float = 5e-6  # peak rate
+    warmup: int = 100  # steps of linear warm-up
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """Everything the sft stage can be told."""
+
+    INCIDENTAL: ClassVar[tuple[str, ...]] = (
+        *("device", "validate_every", "validation_sequences", "load_every", "checkpoint_every", "keep_checkpoints"),
+    )
+
+    init: Path | None = None  # model folder to go on from (default: the newest model of the run)
+    schedule: SftScheduleConfig = field(default_factory=SftScheduleConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+    weights: dict[str, float] = field(default_factory=dict)  # how often an epoch reads each source (default: once)
+    too_long: Literal["cut", "drop"] = "cut"  # conversations over schedule.sequence lose their last turns, or go
+    fim_share: float = 0.1  # share of the sequences that are infilling documents of the stage tokens
+    attention: Literal["isolated", "across"] = "isolated"  # whether tokens see earlier samples of their sequence
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"  # of products; auto: bfloat16 if in hardware
+    device: str = "auto"  # cpu, cuda or auto
+    validate_every: int = 100  # steps between validations
+    validation_sequences: int = 16  # packed held-out sequences a validation reads
+    load_every: int = 50  # steps between records of the expert load
+    checkpoint_every: int = 100  # steps between checkpoints
+    keep_checkpoints: int = 2  # newest checkpoints kept
+
+    def __post_init__(self) -> None:
+        """Refuse shares and weights that cannot be."""
+        for name in ("validate_every", "load_every", "checkpoint_every", "keep_checkpoints", "validation_sequences"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least 1.")
+        if not 0 <= self.fim_share < 1:
+            raise ValueError(f"fim_share = {self.fim_share} must be at least 0 and below 1.")
+        for source, weight in self.weights.items():
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"weights.{source} = {weight} must be finite and not negative.")

@@ -39,26 +39,33 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy of hidden states against a vocabulary matrix, gradient made on the way."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, fuse: bool) -> Tensor:
-        wanted = ctx.needs_input_grad[0]
-        tokens = targets_N.numel()
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, weights_N: Tensor | None, tokens: int
+    ) -> Tensor:
+        wanted, fuse = ctx.needs_input_grad[0], fused.applies(hidden_ND)
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         hidden_gradient_ND = torch.empty_like(hidden_ND) if wanted else None
         weight_gradient_WD = torch.zeros_like(weight_WD, dtype=torch.float32) if wanted else None
-        for start in range(0, tokens, CHUNK):
+        for start in range(0, targets_N.numel(), CHUNK):
             part = slice(start, start + CHUNK)
             logits_NW = hidden_ND[part] @ weight_WD.T
             if fuse:
                 losses_N, gradient_NW = fused.cross_entropy_(logits_NW, targets_N[part], 1.0 / tokens), logits_NW
             else:
                 losses_N, gradient_NW = entropy_and_gradient(logits_NW, targets_N[part], 1.0 / tokens)
+            rows_ND = hidden_ND[part]
+            if weights_N is not None:
+                losses_N *= weights_N[part]
+                rows_ND = rows_ND * weights_N[part, None].to(rows_ND.dtype)  # a row of D is less than one of W
             total += losses_N.sum()
             if hidden_gradient_ND is not None and weight_gradient_WD is not None:
                 torch.mm(gradient_NW, weight_WD, out=hidden_gradient_ND[part])
+                if weights_N is not None:
+                    hidden_gradient_ND[part] *= weights_N[part, None].to(hidden_ND.dtype)
                 if weight_WD.dtype == torch.float32:
-                    weight_gradient_WD.addmm_(gradient_NW.T, hidden_ND[part])
+                    weight_gradient_WD.addmm_(gradient_NW.T, rows_ND)
                 else:
-                    weight_gradient_WD += gradient_NW.T @ hidden_ND[part]
+                    weight_gradient_WD += gradient_NW.T @ rows_ND
         if hidden_gradient_ND is not None and weight_gradient_WD is not None:
             ctx.save_for_backward(hidden_gradient_ND, weight_gradient_WD.to(weight_WD.dtype))
         return total / tokens
@@ -67,7 +74,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
         hidden_gradient_ND, weight_gradient_WD = ctx.saved_tensors
         (gradient,) = grad_outputs
-        return hidden_gradient_ND * gradient, weight_gradient_WD * gradient, None, None
+        return hidden_gradient_ND * gradient, weight_gradient_WD * gradient, None, None, None
 
 
 def entropy_and_gradient(logits_NW: Tensor, targets_N: Tensor, factor: float) -> tuple[Tensor, Tensor]:
@@ -80,12 +87,17 @@ def entropy_and_gradient(logits_NW: Tensor, targets_N: Tensor, factor: float) ->
     return losses_N, gradient_NW.mul_(factor).to(logits_NW.dtype)
 
 
-def cross_entropy(hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor) -> Tensor:
+def cross_entropy(hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, weights_N: Tensor | None = None) -> Tensor:
     """Mean of -log softmax(hidden W^T)[target] in nats, float32; differentiable in hidden and weight.
 
-    Logits are made in the dtype of `hidden_ND` and reduced in float32.
+    Logits are made in the dtype of `hidden_ND` and reduced in float32. With `weights_N` (float32) each token's term
+    is multiplied by its weight; the sum is still divided by N. No logits are made for tokens of weight 0.
     """
-    return _ChunkedCrossEntropy.apply(hidden_ND, weight_WD, targets_N, fused.applies(hidden_ND))
+    tokens = targets_N.numel()
+    if weights_N is not None:
+        counted = weights_N.nonzero().squeeze(1)
+        hidden_ND, targets_N, weights_N = hidden_ND[counted], targets_N[counted], weights_N[counted]
+    return _ChunkedCrossEntropy.apply(hidden_ND, weight_WD, targets_N, weights_N, tokens)
 
 
 def balance(routers: list[RouterOutput], config: BalanceConfig, groups_reached: int) -> Tensor:
@@ -112,8 +124,10 @@ def routed_share(router: RouterOutput) -> Tensor:
 
 def next_token(model: Transformer, batch: Batch, config: BalanceConfig) -> Loss:
     """Cross-entropy of every position's next token, plus the balance losses while the model is in training mode."""
+    weights_N = None if batch.weights_BT is None else batch.weights_BT.flatten()
     output = model(batch.tokens_BT, documents_BT=batch.documents_BT, return_hidden=True)
-    entropy = cross_entropy(output.hidden_BTD.flatten(0, 1), model.lm_head.weight, batch.targets_BT.flatten())
+    hidden_ND = output.hidden_BTD.flatten(0, 1)
+    entropy = cross_entropy(hidden_ND, model.lm_head.weight, batch.targets_BT.flatten(), weights_N)
     if not output.router:
         return Loss(entropy, entropy.detach(), torch.zeros(()))
     balancing = balance(output.router, config, model.config.topk_group or 1)

@@ -1,5 +1,6 @@
 """Settings: precedence, types, and errors that name the nearest right key."""
 
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -117,3 +118,8 @@ def test_a_written_recipe_reads_back_as_the_same_configuration(config: Outer):
 
     text = to_toml({"outer": plain(config)})
     assert build(Outer, [Layer("file", tomllib.loads(text)["outer"])], "outer") == config
+
+
+def test_keys_of_any_text_are_read_back_from_the_written_recipe():
+    values = {"weights": {"my file.v2": 0.5, "plain": 2.0, 'a "quoted" one': 1.0}}
+    assert tomllib.loads(to_toml(values)) == values

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def test_measuring_that_was_cut_off_goes_on_after_its_finished_parts(
     assert measured(own_run, "pretrain", 1, SEEN, settings) == whole
     assert portions == [16, 16, 16, 8, 8]
     assert "going on from what is measured already" in capsys.readouterr().err
-    [result] = (own_run / "measured").iterdir()
+    [result] = (own_run / "measured").glob("pretrain-*")
     assert result.read_bytes() == (measured_run / "measured" / result.name).read_bytes()
 
 
@@ -130,10 +131,10 @@ def test_parts_of_a_measurement_with_other_settings_are_discarded_and_said(
         patched.setattr(measuring, "fill", cut)
         with pytest.raises(KeyboardInterrupt):
             measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS), SandboxConfig())
-    assert [path.is_dir() for path in (own_run / "measured").iterdir()] == [True]
+    assert [path.is_dir() for path in (own_run / "measured").glob("pretrain-*")] == [True]
     measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS | {"bits_tokens": 900}), SandboxConfig())
     assert "an unfinished measurement with other settings or of another model is discarded" in capsys.readouterr().err
-    assert [path.suffix for path in (own_run / "measured").iterdir()] == [".json"]
+    assert {path.suffix for path in (own_run / "measured").iterdir()} == {".json"}
 
 
 def test_the_stage_takes_the_figures_measured_after_training(
@@ -143,7 +144,7 @@ def test_the_stage_takes_the_figures_measured_after_training(
     finish_pretrain(own_run, SEEN)
     monkeypatch.setattr(measuring, "_Measuring", None)  # measuring again would fail
     (own_run / "evaluate").mkdir()
-    work = Run("evaluate", own_run / "evaluate", 1, {})
+    work = Run("evaluate", own_run / "evaluate", 1, {"pretrain": own_run / "pretrain"}, model_stage="pretrain")
     later = run(EvaluateConfig(**SETTINGS), work)
     assert {name: later[name] for name in headline} == headline
     results = json.loads((own_run / "evaluate" / "results.json").read_text())
@@ -191,10 +192,19 @@ def test_a_window_beyond_the_model_is_refused_with_its_limits(measured_run: Path
         measure(measured_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS, window=4096), SandboxConfig())
 
 
-def test_a_stage_that_has_not_run_is_named(own_run: Path):
-    (own_run / "evaluate").mkdir()
-    with pytest.raises(InputError, match=r"evaluate.model = sft"):
-        run(EvaluateConfig(model="sft"), Run("evaluate", own_run / "evaluate", 1, {}))
+def test_the_n_gram_model_is_counted_once_for_all_stages(
+    own_run: Path, finish_pretrain: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+):
+    """A later stage's figures stand beside those of the stage before it, under their agreed names."""
+    settings = MeasureConfig(**SETTINGS)
+    first = measure(own_run, "pretrain", 1, SEEN, settings, SandboxConfig())
+    finish_pretrain(own_run, SEEN)
+    shutil.copytree(own_run / "pretrain", own_run / "sft")
+    monkeypatch.setattr(measuring, "KneserNey", None)
+    change = measuring.measure_change("pretrain", own_run, "sft", 1, SEEN, settings, SandboxConfig())
+    assert change["fim_exact_match_before"] == change["fim_exact_match_after"] == first["fim_exact_match"]
+    assert change["fim_exact_match_after_ci95"] == first["fim_exact_match_ci95"]
+    assert "bits_per_byte_after" not in change
 
 
 @pytest.mark.parametrize("name", ["infilling_samples", "infilling_tokens", "ngram_tokens", "bits_tokens"])

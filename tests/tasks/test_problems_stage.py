@@ -282,7 +282,7 @@ def test_questions_that_are_asked_twice_stay_on_one_side(tmp_path: Path):
         ("gsm8k", '{"question": "?", "answer": "4"}', "does not end with ####"),
         ("gsm8k", '{"question": "?"}', "field answer is missing"),
         ("conversations", '{"messages": []}', "no list of messages"),
-        ("conversations", '{"messages": [{"role": "robot", "content": "x"}]}', "no role of"),
+        ("conversations", '{"messages": [{"role": "robot", "content": "x"}]}', "'robot' is no role"),
         ("conversations", '{"messages": [{"role": "user", "content": "x"}]}', "not the assistant's"),
     ],
 )  # fmt: skip

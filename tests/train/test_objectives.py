@@ -30,3 +30,26 @@ def test_half_precision_hidden_states_lose_little():
     plain = F.cross_entropy(hidden @ weight.T, targets)
     ours = cross_entropy(hidden.bfloat16(), weight.bfloat16(), targets)
     assert abs(float(ours - plain)) < 0.01
+
+
+def test_weighted_tokens_count_as_often_as_their_weight_says(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(objectives, "CHUNK", 5)
+    torch.manual_seed(2)
+    hidden, weight, targets = torch.randn(23, 16), torch.randn(40, 16), torch.randint(0, 40, (23,))
+    counts = torch.tensor([0, 0, 1, 2.5, 0, 1, 0] * 4)[:23]
+
+    def plain(h: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return (F.cross_entropy(h @ w.T, targets, reduction="none") * counts).sum() / 23
+
+    found = []
+    for function in (lambda h, w: cross_entropy(h, w, targets, counts), plain):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        loss = function(h, w)
+        (3 * loss).backward()
+        found.append((loss.detach(), h.grad, w.grad))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    nothing = cross_entropy(hidden.requires_grad_(), weight, targets, torch.zeros(23))
+    nothing.backward()
+    assert float(nothing.detach()) == 0
+    assert not hidden.grad.any()
