@@ -162,6 +162,7 @@ class SftConfig:
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     weights: dict[str, float] = field(default_factory=dict)  # how often an epoch reads each source (default: once)
     too_long: Literal["cut", "drop"] = "cut"  # conversations over schedule.sequence lose their last turns, or go
+    lora: LoraConfig = field(default_factory=LoraConfig)
     fim_share: float = 0.1  # share of the sequences that are infilling documents of the stage tokens
     attention: Literal["isolated", "across"] = "isolated"  # whether tokens see earlier samples of their sequence
     precision: Literal["auto", "bfloat16", "float32"] = "auto"  # of products; auto: bfloat16 if in hardware

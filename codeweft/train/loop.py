@@ -38,6 +38,7 @@ class Plan:
     load_every: int
     checkpoint_every: int
     keep_checkpoints: int
+    facts: Callable[[int], dict[str, float]] | None = None  # what a stage records of a step beside its loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class StepReport:
     gradient_norm: float
     tokens: int
     load: list[Tensor]
+    facts: dict[str, float]
 
 
 class Trainer:
@@ -73,6 +75,7 @@ class Trainer:
             balance=float(torch.stack([made.balance for made in losses]).mean()),
             gradient_norm=norm,
             tokens=sum(batch.tokens_BT.numel() for batch in batches),
+            facts={name: float(sum(made.facts[name] for made in losses)) for name in losses[0].facts},
             load=[torch.stack(layer).mean(0) for layer in zip(*(made.load for made in losses), strict=True)],
         )
 
@@ -108,6 +111,8 @@ def train(trainer: Trainer, plan: Plan, run: Run) -> float:
                 "balance_loss": report.balance,
                 "tokens": tokens,
                 "tokens_per_second": report.tokens / elapsed,
+                **report.facts,
+                **(plan.facts(step) if plan.facts else {}),
             }
             if done % plan.validate_every == 0 or done == plan.steps:
                 values["validation_loss"] = trainer.validate(plan.validation(), plan.loss)

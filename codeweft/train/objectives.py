@@ -33,6 +33,7 @@ class Loss:
     cross_entropy: Tensor  # nats a token, mean
     balance: Tensor
     load: list[Tensor] = field(default_factory=list)  # a MoE layer: share of routed slots of each expert, [E]
+    facts: dict[str, Tensor] = field(default_factory=dict)  # what else is recorded; a step's are summed over batches
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -42,10 +43,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, weights_N: Tensor | None, tokens: int
     ) -> Tensor:
-        wanted, fuse = ctx.needs_input_grad[0], fused.applies(hidden_ND)
+        wanted, head_wanted = ctx.needs_input_grad[:2]
+        fuse = fused.applies(hidden_ND)
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         hidden_gradient_ND = torch.empty_like(hidden_ND) if wanted else None
-        weight_gradient_WD = torch.zeros_like(weight_WD, dtype=torch.float32) if wanted else None
+        # a frozen head (adapters) is spared its product
+        weight_gradient_WD = torch.zeros_like(weight_WD, dtype=torch.float32) if head_wanted else None
         for start in range(0, targets_N.numel(), CHUNK):
             part = slice(start, start + CHUNK)
             logits_NW = hidden_ND[part] @ weight_WD.T
@@ -58,23 +61,25 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 losses_N *= weights_N[part]
                 rows_ND = rows_ND * weights_N[part, None].to(rows_ND.dtype)  # a row of D is less than one of W
             total += losses_N.sum()
-            if hidden_gradient_ND is not None and weight_gradient_WD is not None:
+            if hidden_gradient_ND is not None:
                 torch.mm(gradient_NW, weight_WD, out=hidden_gradient_ND[part])
                 if weights_N is not None:
                     hidden_gradient_ND[part] *= weights_N[part, None].to(hidden_ND.dtype)
-                if weight_WD.dtype == torch.float32:
-                    weight_gradient_WD.addmm_(gradient_NW.T, rows_ND)
-                else:
-                    weight_gradient_WD += gradient_NW.T @ rows_ND
-        if hidden_gradient_ND is not None and weight_gradient_WD is not None:
-            ctx.save_for_backward(hidden_gradient_ND, weight_gradient_WD.to(weight_WD.dtype))
+            if weight_gradient_WD is None:
+                continue
+            if weight_WD.dtype == torch.float32:
+                weight_gradient_WD.addmm_(gradient_NW.T, rows_ND)
+            else:
+                weight_gradient_WD += gradient_NW.T @ rows_ND
+        of_weight_WD = None if weight_gradient_WD is None else weight_gradient_WD.to(weight_WD.dtype)
+        ctx.save_for_backward(hidden_gradient_ND, of_weight_WD)
         return total / tokens
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
-        hidden_gradient_ND, weight_gradient_WD = ctx.saved_tensors
         (gradient,) = grad_outputs
-        return hidden_gradient_ND * gradient, weight_gradient_WD * gradient, None, None, None
+        of_hidden_ND, of_weight_WD = (None if each is None else each * gradient for each in ctx.saved_tensors)
+        return of_hidden_ND, of_weight_WD, None, None, None
 
 
 def entropy_and_gradient(logits_NW: Tensor, targets_N: Tensor, factor: float) -> tuple[Tensor, Tensor]:

@@ -22,15 +22,16 @@ NOT_HIDDEN = ("embed_tokens.weight", "lm_head.weight", "mlp.gate.weight")  # tab
 
 
 class MasterOptimizer:
-    """Keeps one float32 master a weight; matrices are decayed, vectors are not.
+    """Keeps one float32 master of each weight that is trained; matrices are decayed, vectors are not.
 
     With `kind = "muon"` the hidden matrices are Muon's; AdamW keeps embedding, head, router and vectors.
     """
 
     def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
         self.config = config
-        self.names = [name for name, _ in model.named_parameters()]
-        self.weights: list[Tensor] = [weight for _, weight in model.named_parameters()]
+        trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        self.names = [name for name, _ in trained]
+        self.weights: list[Tensor] = [weight for _, weight in trained]
         self.masters = [weight.detach().float().clone() for weight in self.weights]
         hidden = {
             name: master

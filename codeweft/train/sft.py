@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ from codeweft.model.folder import load_folder, read_config, save_folder
 from codeweft.model.transformer import Transformer
 from codeweft.tokenizer.load import FILES, Tokenizer, load_tokenizer
 from codeweft.tokenizer.shards import TokenShards
+from codeweft.train import lora
+from codeweft.train.adapter_folder import save_adapter
 from codeweft.train.batches import Batch
 from codeweft.train.config import SftConfig
 from codeweft.train.conversations import Rendering, Row, Sample, pack, render_all, row_of
@@ -65,8 +68,19 @@ def run(config: SftConfig, run: Run) -> dict[str, float]:
     run.device = str(device)
     size, many = quantity(model.config.total_parameters), len(training.samples)
     say(f"sft: {size} parameters, {many:,} conversations, on {device}, {str(model.lm_head.weight.dtype)[6:]}.")
+    if config.lora.rank:
+        say(f"sft: {quantity(lora.add(model, config.lora, run.seed))} parameters of adapters are trained, no others.")
     trainer = Trainer(model, config.optimizer)
-    speed = train(trainer, make_plan(config, rows, held_out.samples, tokenizer.end, device), run)
+    # packing puts the longest first: what validates is drawn from all
+    mixed = [
+        held_out.samples[place] for place in generator(run.seed, "sft", "validation").permutation(len(held_out.samples))
+    ]
+    speed = train(trainer, make_plan(config, rows, mixed, tokenizer.end, device), run)
+    if config.lora.rank:
+        save_adapter(model, run.folder / "adapter", str(folder))
+        for path in sorted((run.folder / "adapter").iterdir()):
+            run.adopt(f"adapter/{path.name}")
+        lora.merge_(model)  # before the cast: adapters are float32
     save_folder(
         model.to(torch.bfloat16),
         run.folder / "model",
@@ -188,8 +202,12 @@ def batches_of(rows: Sequence[Row], size: int, isolated: bool, device: torch.dev
 def make_plan(config: SftConfig, rows: Rows, held_out: Sequence[Sample], padding: int, device: torch.device) -> Plan:
     """Batches, rates and the loss as functions of the step."""
     schedule, isolated = config.schedule, config.attention == "isolated"
-    packed = pack(held_out, schedule.sequence)[: config.validation_sequences]
-    known = [row_of([held_out[number] for number in row], schedule.sequence, padding) for row in packed]
+    room = config.validation_sequences * schedule.sequence
+    few = [
+        sample for sample, end in zip(held_out, accumulate(len(s.tokens) for s in held_out), strict=True) if end <= room
+    ]
+    packed = pack(few, schedule.sequence)
+    known = [row_of([few[number] for number in row], schedule.sequence, padding) for row in packed]
 
     def batches(step: int) -> list[Batch]:
         first, count = sequences_before(step, schedule), batch_size(step, schedule)

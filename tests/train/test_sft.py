@@ -20,8 +20,10 @@ from codeweft.engine.request import Request
 from codeweft.model.folder import load_folder, read_config
 from codeweft.tokenizer.chat import encode_chat
 from codeweft.tokenizer.load import load_tokenizer
-from codeweft.train.config import BalanceConfig, OptimizerConfig, SftConfig, SftScheduleConfig
+from codeweft.train.adapter_folder import load_adapter
+from codeweft.train.config import BalanceConfig, LoraConfig, OptimizerConfig, SftConfig, SftScheduleConfig
 from codeweft.train.conversations import Sample, row_of
+from codeweft.train.lora import merge_
 from codeweft.train.objectives import next_token
 from codeweft.train.sft import Rows, batches_of, run
 
@@ -206,3 +208,19 @@ def test_what_cannot_be_trained_on_is_told_before_training(
 def test_settings_that_cannot_be_are_refused(changes: dict):
     with pytest.raises(ValueError, match="must be"):
         SftConfig(**changes)
+
+
+def test_adapters_are_saved_beside_a_model_that_holds_them_merged(tmp_path: Path, upstream: dict[str, Path]):
+    config = dataclasses.replace(CONFIG, lora=LoraConfig(rank=4, alpha=16.0), precision="float32")
+    stage = work(tmp_path / "sft", upstream)
+    run(config, stage)
+    assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"} <= set(stage.outputs)
+    before, after = (load_folder(each / "model", dtype=torch.float32) for each in (upstream["pretrain"], stage.folder))
+    base = {name: value.bfloat16().float() for name, value in before.state_dict().items()}
+    changed = {name for name, value in after.state_dict().items() if not torch.equal(value, base[name])}
+    assert any("q_proj" in name for name in changed)
+    assert not any("norm" in name or "embed_tokens" in name for name in changed)
+    load_adapter(before, stage.folder / "adapter")
+    merge_(before)
+    for name, value in before.state_dict().items():
+        torch.testing.assert_close(value.bfloat16().float(), after.state_dict()[name], msg=name)
