@@ -53,7 +53,7 @@ def test_the_blocker_itself_catches_a_forbidden_import():
     assert "ImportError: codeweft.serve.app imports " in run_blocked(["codeweft.serve.app"]).stderr
 
 
-@pytest.mark.parametrize("room", ["train", "tokenizer", "corpus", "evaluate", "serve", "report", "sandbox"])
+@pytest.mark.parametrize("room", ["train", "tokenizer", "corpus", "rl", "evaluate", "serve", "report", "sandbox"])
 def test_a_rooms_config_needs_no_torch(room: str):
     code = f"import codeweft.{room}.config, sys; assert 'torch' not in sys.modules and 'pyarrow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

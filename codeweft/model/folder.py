@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +29,7 @@ from codeweft.model.transformer import Transformer
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 MAX_SHARD_BYTES = 5_000_000_000
 TYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
+Kind = TypeVar("Kind", bound=Transformer)
 DERIVED = "rotary_emb.inv_freq"  # old checkpoints carry these; they follow from config.json
 
 
@@ -94,8 +95,19 @@ def load_folder(
         if trainable:
             raise ModelError(f"{folder} holds quantised weights.", "Train the folder that it was made of.")
         return open_quantized(folder, config, quantization, dtype, device)
+    return load_model(folder, config, dtype, device, Transformer)
+
+
+def load_model(
+    folder: Path,
+    config: ModelConfig,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    kind: type[Kind],
+) -> Kind:
+    """A model of this configuration and kind, filled from the weight files of `folder`; errors as in `load_folder`."""
     try:
-        model = empty_model(config, dtype or _named_type(config), device)
+        model = _empty(kind, config, dtype or _named_type(config), device)
     except (RuntimeError, TypeError) as error:  # what torch raises for want of memory, and for a size that is none
         size, reason = config.total_parameters, str(error).splitlines()[0]
         raise ModelError(
@@ -147,10 +159,28 @@ def save_folder(
     changes |= {} if stage is None else {"stage": stage}
     changes |= {} if fim_rate is None else {"fim_rate": fim_rate}
     config = replace(model.config, **changes)
-    shards, index_text = _division(model, dtype, max_shard_bytes, None if like is None else Path(like))
-    stale = {path.name for path in [*folder.glob("model*.safetensors"), folder / INDEX]} - {*shards, INDEX}
     extras = [*([] if like is None else companion_files(like, KEPT)), *map(Path, extra_files)]
     digests = {path.name: copy_file(path, folder / path.name) for path in extras}
+    digests |= write_weights(model, folder, dtype, max_shard_bytes, None if like is None else Path(like))
+    if "generation_config.json" not in digests:
+        ids = {key: config.to_json().get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        digests["generation_config.json"] = write_json(folder / "generation_config.json", ids)
+    if "README.md" not in digests:
+        digests["README.md"] = write_text(folder / "README.md", model_card(config))
+    digests[CONFIG] = write_text(folder / CONFIG, config.to_text())
+    return digests
+
+
+def write_weights(
+    model: Transformer, folder: Path, dtype: torch.dtype, max_shard_bytes: int, like: Path | None = None
+) -> dict[str, str]:
+    """Write the weight files and their index, and remove those that were there; returns digests.
+
+    `config.json` is removed first: whoever calls writes it last.
+    """
+    shards, index_text = _division(model, dtype, max_shard_bytes, like)
+    stale = {path.name for path in [*folder.glob("model*.safetensors"), folder / INDEX]} - {*shards, INDEX}
+    digests: dict[str, str] = {}
     (folder / CONFIG).unlink(missing_ok=True)
     tensors = dict(disk_tensors(model))
     for name, names in shards.items():
@@ -160,12 +190,6 @@ def save_folder(
         digests[INDEX] = write_text(folder / INDEX, index_text)
     for name in stale:
         (folder / name).unlink()
-    if "generation_config.json" not in digests:
-        ids = {key: config.to_json().get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        digests["generation_config.json"] = write_json(folder / "generation_config.json", ids)
-    if "README.md" not in digests:
-        digests["README.md"] = write_text(folder / "README.md", model_card(config))
-    digests[CONFIG] = write_text(folder / CONFIG, config.to_text())
     return digests
 
 
@@ -180,11 +204,15 @@ def companion_files(folder: Path | str, patterns: Iterable[str] = _TOKENIZER) ->
 
 def empty_model(config: ModelConfig, dtype: torch.dtype, device: torch.device | str = "cpu") -> Transformer:
     """A Transformer with uninitialised parameters of this type on this device."""
+    return _empty(Transformer, config, dtype, device)
+
+
+def _empty(kind: type[Kind], config: ModelConfig, dtype: torch.dtype, device: torch.device | str) -> Kind:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            return Transformer(config)
+            return kind(config)
     finally:
         torch.set_default_dtype(before)
 
