@@ -1,16 +1,18 @@
 """Decoding speed beside transformers and llama.cpp: tokens a second, prompts, an edited prompt, memory.
 
 In:  nothing; in LLAMA_CPP the folder with llama.cpp's binaries (llama-bench, llama-batched-bench), else that side is
-left out. `small` and `lite` (4 layers of DeepSeek-Coder-V2-Lite's shape) need 12 GB of disk for their folders, `whole`
-(its full shape in 4 bits) 20 GB more. Out: benchmarks/results/decode.json and, from it alone, docs/results/decode.md.
+left out, and in LLAMA_VERSION which one it is. `small` and `lite` (4 layers of DeepSeek-Coder-V2-Lite's shape) need
+16 GB of disk for their folders, `whole` (its full shape in 4 bits) 20 GB more.
+Out: benchmarks/results/decode.json and, from it alone, docs/results/decode.md.
 
 Same on all sides: shapes, types of weights, two threads, 128 tokens drawn greedily, one warm-up before what is timed;
 each variant in fresh processes, sides in turn, `REPEATS` times, medians. transformers and codeweft get the same folder
 and draw behind 128-token prompts of random ids (other ones in each row: equal rows would share experts), sampler and
-stopping included. llama.cpp gets the same weights as GGUF (`codeweft model export`); llama-bench draws behind nothing
-at batch 1 and stops nothing, which is less work. The whole shape draws 48 tokens behind one. Weights are random: rows
-of a batch meet experts as if they were independent, but one row drawn greedily goes in circles and meets fewer of them.
-Guessing by look-up is off: on random text it would only cost.
+stopping included. llama.cpp gets the same weights as GGUF (`codeweft model export`) and draws behind as many tokens;
+its benchmarks draw no token by chance and stop nothing, which is less work. The whole shape draws 48 tokens behind one,
+after a prompt of 1,024 random tokens, which meets every expert: its memory is that of a model in full use. Weights are
+random: rows of a batch meet experts as if they were independent, but one row drawn greedily goes in circles and meets
+fewer of them. Guessing by look-up is off: on random text it would only cost.
 
 `shapes NAME...` (or `NAME:TYPE`) measures some only and keeps the others' results; `page` writes the page anew.
 """
@@ -25,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +54,13 @@ SMALL = {
 # by shape: arguments of `codeweft model init`, and the types it is measured in
 SHAPES: dict[str, dict[str, Any]] = {
     "small": {"types": ("float32",)},
-    "lite": {"layers": 4, "types": ("4 bits", "bfloat16")},
+    "lite": {"layers": 4, "types": ("4 bits", "8 bits", "bfloat16")},
     "whole": {"layers": 27, "types": ("4 bits",)},
 }
-# transformers' implementations of experts; at the Lite shape only the quicker one for the batch, by earlier trials
+# transformers' implementations of experts that run at the shape
 EXPERTS = {
     ("small", 1): ("eager", "grouped_mm", "batched_mm"), ("small", 8): ("eager", "grouped_mm", "batched_mm"),
-    ("lite", 1): ("eager",), ("lite", 8): ("grouped_mm",),
+    ("lite", 1): ("eager", "grouped_mm"), ("lite", 8): ("eager", "grouped_mm"),
 }  # fmt: skip
 Row = dict[str, float]
 
@@ -142,12 +145,12 @@ def theirs(folder: str, dtype: str, batch: int, experts: str) -> Row:
 
 
 def in_whole_memory(folder: str) -> Row:
-    """The full shape with 32K of context in 12 GiB: opening, memory after drawing, tokens a second."""
+    """The full shape with room for 32K of context: opening, memory after every weight was used, tokens a second."""
     began = time.perf_counter()
-    engine = Engine.load(Path(folder), dtype=torch.bfloat16, rows=1, max_length=32768, memory=12 << 30, guess=0)
+    engine = Engine.load(Path(folder), dtype=torch.bfloat16, rows=1, max_length=32768, guess=0)
     opened = time.perf_counter() - began
     held = float(engine.max_length)
-    engine.generate([Request(tuple(prompts(1, 64, 0)[0]), max_tokens=8)])
+    engine.generate([Request(tuple(prompts(1, 1024, 0)[0]), max_tokens=8)])
     began = time.perf_counter()
     [completion] = engine.generate([Request(tuple(prompts(1, 1)[0]), max_tokens=WHOLE_DRAWN)])
     speed = len(completion.tokens) / (time.perf_counter() - began)
@@ -161,10 +164,16 @@ def by_llama(gguf: Path, batch: int, drawn: int) -> Row:
     """llama.cpp's own benchmarks; prompts at batch 1, but not of the whole shape."""
     assert LLAMA is not None
     if batch == 1:
-        words = ["-p", str(LONG_PROMPT if drawn == DRAWN else 0), "-n", str(drawn), "-r", "1", "-o", "json"]
-        command = [str(LLAMA / "llama-bench"), "-m", str(gguf), "-t", str(THREADS), *words]
-        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        return {"prompt" if row["n_prompt"] else "decode": row["avg_ts"] for row in found}
+        behind = PROMPT if drawn == DRAWN else 0
+        asked = [["-p", "0", "-n", str(drawn), "-d", str(behind)]]
+        asked += [["-p", str(LONG_PROMPT), "-n", "0"]] if behind else []
+        found: Row = {}
+        for words in asked:
+            command = [str(LLAMA / "llama-bench"), "-m", str(gguf), "-t", str(THREADS), *words, "-r", "1", "-o", "json"]
+            for row in json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout):
+                found["prompt" if row["n_prompt"] else "decode"] = row["avg_ts"]
+                found["build"] = row["build_number"]
+        return found
     words = ["-npp", str(PROMPT), "-ntg", str(DRAWN), "-npl", str(batch), "-c", "4096", "--output-format", "jsonl"]
     command = [str(LLAMA / "llama-batched-bench"), "-m", str(gguf), "-t", str(THREADS), *words]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -315,7 +324,7 @@ def limits(results: dict[str, Any]) -> list[tuple[str, float, float]]:
         found.append(("whole shape: seconds to open", median(whole, "open_seconds"), 60.0))
         found.append(
             (
-                "whole shape: GiB resident at most while 48 tokens are drawn (not all weights touched), room for 32K",
+                "whole shape: GiB resident at most, every weight in use, room for 32K",
                 median(whole, "peak"),
                 12.0,
             )
@@ -333,6 +342,8 @@ def write_page(table: dict[str, Any]) -> None:
     """The results as docs/results/decode.md, from the JSON alone."""
     facts = ", ".join(f"{key} {value}" for key, value in table["machine"].items())
     lines = ["# Decoding beside transformers and llama.cpp", "", f"Machine: {facts}."]
+    versions = ", ".join(f"{name} {told}" for name, told in table.get("versions", {}).items() if told)
+    lines += [f"Beside {versions or 'versions that were not recorded'}."]
     lines += ["Made by `benchmarks/decode.py`, which says what is the same on all sides; do not edit.", ""]
     lines += ["| tokens a second, ours over theirs | times | at least | aim |", "|---|---|---|---|"]
     for what, ratio, least, aim in bars(table["shapes"]):
@@ -357,6 +368,7 @@ def write_page(table: dict[str, Any]) -> None:
 def main(names: list[str]) -> None:
     """Measure shapes; write the results after each; hold them to the bars."""
     table = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"shapes": {}, "load": {}}
+    table["versions"] = {"transformers": version("transformers"), "llama.cpp": os.environ.get("LLAMA_VERSION", "")}
     table["machine"] = machine() | {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability()}
     for name in names:
         shape, _, dtype = name.partition(":")
