@@ -1,6 +1,7 @@
 """The same questions to a model elsewhere: a client for any OpenAI-compatible URL.
 
-In:  texts or messages.  Out: what the server's model says, its finish, and log-probabilities where it tells them.
+In:  texts, token ids or messages.  Out: what the server's model says, its finish, and token ids and
+log-probabilities where it tells them.
 
 Unusual: what looks like an answer and is not one is never passed on. A stream that ends before its finish was said, a
 time-out, 429 and 5xx are tried again from the start, after a pause that grows and that the server may set; whoever
@@ -14,7 +15,7 @@ import math
 import os
 import random
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +29,7 @@ SENT_STOPS = 4  # stop strings that OpenAI's interface takes
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds before a question is asked again
 BYTES_PER_TOKEN = 64  # of a streamed answer, its JSON not counted; more of it is no answer to what was asked
 SPARE_BYTES = 1 << 16
+CUT_SHORT = ("abort", "cancelled", "error", "timeout")  # finishes of answers that the server did not write to their end
 KEYS = ("CODEWEFT_API_KEY", "OPENAI_API_KEY")
 # how servers say that prompt and answer together are longer than the model takes
 TOO_LONG = re.compile(
@@ -45,24 +47,42 @@ class RemoteConfig:
     concurrency: int = 8  # questions at once
     timeout_seconds: float = 120.0  # without a further piece of an answer
     retries: int = 8  # of one question
+    stream: bool = True  # answers come piece by piece; whole ones say how long the prompt was
+    token_ids: bool = False  # ask for the ids of an answer's tokens, in the words of vLLM and SGLang
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteCompletion:
-    """An answer; `tokens` as the server counts them (0: it does not say), `logprob` their sum where it tells it."""
+    """An answer; `tokens` as the server counts them (0: it does not say), `logprob` their sum where it tells it.
+
+    `ids` are the answer's tokens and `prompt_tokens` the prompt's number, where the server tells them.
+    """
 
     text: str
     tokens: int
     finish: Literal["stop", "length"]
     logprob: float | None = None
+    ids: tuple[int, ...] = ()
+    prompt_tokens: int = 0
 
 
 class Again(Exception):
-    """What the server did is no answer, but asking again may give one; `pause` is what it asked for in seconds."""
+    """What the server did is no answer, but asking again may give one; `pause` is what it asked for in seconds.
 
-    def __init__(self, reason: str, pause: float | None = None) -> None:
+    `alive` is true where the server itself asked to wait; else it may be gone, and another come in its place.
+    """
+
+    def __init__(self, reason: str, pause: float | None = None, alive: bool = False) -> None:
         super().__init__(reason)
-        self.pause = pause
+        self.pause, self.alive = pause, alive
+
+
+class Refused(UserError):
+    """The server does not do what it is asked, and says so with this status."""
+
+    def __init__(self, message: str, next_step: str, status: int) -> None:
+        super().__init__(message, next_step)
+        self.status = status
 
 
 class TooLong(UserError):
@@ -105,7 +125,7 @@ class RemoteModel:
 
     async def complete(
         self,
-        text: str,
+        text: str | Sequence[int],
         *,
         suffix: str | None = None,
         max_tokens: int,
@@ -114,8 +134,9 @@ class RemoteModel:
         stop: Sequence[str] = (),
         seed: int = 0,
     ) -> RemoteCompletion:
-        """What follows a text; with a suffix, what stands between both."""
-        body = {"prompt": text} | ({} if suffix is None else {"suffix": suffix})
+        """What follows a text, or the text of these token ids; with a suffix, what stands between both."""
+        body: dict[str, Any] = {"prompt": text if isinstance(text, str) else list(text)}
+        body |= {} if suffix is None else {"suffix": suffix}
         return await self._drawn("/completions", body, max_tokens, temperature, top_p, stop, seed)
 
     async def chat(
@@ -135,6 +156,17 @@ class RemoteModel:
     async def logprobs(self, text: str, choices: Sequence[str]) -> list[float]:
         """The sum of each choice's log-probabilities after the text; UserError where the server does not tell them."""
         return list(await asyncio.gather(*(self._logprob(text, choice) for choice in choices)))
+
+    async def post(self, *calls: tuple[str, dict[str, Any]]) -> list[Any]:
+        """What the server answers to requests that are no questions, such as to load weights; None where to nothing.
+
+        They belong together: when one finds no answer, all are made again.
+        """
+
+        async def made() -> list[Any]:
+            return [await self._once("POST", path, body) for path, body in calls]
+
+        return await self._tried(calls[0][0], made)
 
     async def models(self) -> list[str]:
         """The names of the server's models."""
@@ -165,8 +197,10 @@ class RemoteModel:
     ) -> RemoteCompletion:
         body |= {
             "model": await self.model(), "max_tokens": tokens, "temperature": temperature, "top_p": top_p, "seed": seed,
-            "stream": True,
+            "stream": self.config.stream,
         }  # fmt: skip
+        if self.config.token_ids:
+            body["return_token_ids"] = True
         if stop:
             body["stop"] = list(stop[:SENT_STOPS])
         found = await self._patiently("POST", path, body)
@@ -200,12 +234,15 @@ class RemoteModel:
 
     async def _patiently(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         """The answer of the server; asked again while that may help."""
+        return await self._tried(path, lambda: self._once(method, path, body))
+
+    async def _tried(self, path: str, once: Callable[[], Awaitable[Any]]) -> Any:
         if self.room is None:
             self.room = asyncio.Semaphore(self.config.concurrency)
         async with self.room:
             for attempt in range(self.config.retries + 1):
                 try:
-                    return await self._once(method, path, body)
+                    return await once()
                 except Again as error:
                     if attempt == self.config.retries:
                         raise UserError(
@@ -229,10 +266,12 @@ class RemoteModel:
                 if response.status_code != 200:
                     await _refused(self.config.url + path, response)
                 most = SPARE_BYTES + BYTES_PER_TOKEN * 16 * int((body or {}).get("max_tokens", 0))
+                if self.config.token_ids:  # vLLM repeats the prompt's beside the answer's
+                    most += 2 * len(json.dumps(body))
                 if "text/event-stream" in response.headers.get("content-type", ""):
                     return await _streamed(response, most, self.config.timeout_seconds)
                 most += 64 * len(json.dumps(body))  # a prompt may come back, with numbers for each of its tokens
-                return _whole(await _read(response, most), bool(body and body.get("stream")))
+                return _whole(await _read(response, most), drawn=bool(body and "stream" in body))
         except (httpx.TimeoutException, TimeoutError) as error:
             raise Again(f"nothing came in {self.config.timeout_seconds:g} s.") from error
         except httpx.TransportError as error:
@@ -256,11 +295,13 @@ async def _refused(url: str, response: "httpx.Response") -> None:
     words = f"{response.status_code} {_message(said)}".strip()
     if response.status_code in (408, 409, 425, 429) or response.status_code >= 500:
         after = response.headers.get("retry-after", "")
-        raise Again(words, float(after) if after.replace(".", "", 1).isdigit() else None)
+        pause = float(after) if after.replace(".", "", 1).isdigit() else None
+        raise Again(words, pause, alive=response.status_code < 500 or pause is not None)
     if response.status_code in (400, 413, 422) and TOO_LONG.search(said):
         raise TooLong(f"{url} refuses: {words}", "Leave that question out, or serve the model with a longer context.")
     steps = {401: "Set CODEWEFT_API_KEY.", 403: "Set CODEWEFT_API_KEY.", 404: "Look at the URL and at --url-model."}
-    raise UserError(f"{url} refuses: {words}", steps.get(response.status_code, "Look at what it says."))
+    status = response.status_code
+    raise Refused(f"{url} refuses: {words}", steps.get(status, "Look at what it says."), status)
 
 
 def _message(said: str) -> str:
@@ -286,6 +327,8 @@ async def _read(response: "httpx.Response", most: int) -> bytes:
 
 def _whole(content: bytes, drawn: bool) -> Any:
     """An answer that came in one piece; one that was drawn as a completion."""
+    if not drawn and not content:
+        return None
     try:
         found = json.loads(content)
         if not drawn:
@@ -293,10 +336,12 @@ def _whole(content: bytes, drawn: bool) -> Any:
         choice = found["choices"][0]
         message = choice.get("message") or {}
         text = choice.get("text") if "text" in choice else message.get("content")
-        tokens = int((found.get("usage") or {}).get("completion_tokens") or 0)
-        return _finished(text or "", tokens, choice.get("finish_reason"))
+        usage = found.get("usage") or {}
+        tokens = int(usage.get("completion_tokens") or 0)
+        answer = _finished(text or "", tokens, choice.get("finish_reason"))
+        return replace(answer, ids=_ids(choice), prompt_tokens=int(usage.get("prompt_tokens") or 0))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise Again(f"the answer is no completion ({type(error).__name__}).") from error
+        raise Again(f"the answer is no {'completion' if drawn else 'JSON'} ({type(error).__name__}).") from error
 
 
 async def _streamed(response: "httpx.Response", most: int, seconds: float) -> RemoteCompletion:
@@ -304,7 +349,7 @@ async def _streamed(response: "httpx.Response", most: int, seconds: float) -> Re
 
     TimeoutError after some seconds without a piece: comments that keep a connection alive are none.
     """
-    texts, count, finish, tokens = [], 0, None, 0
+    texts, ids, count, finish, tokens = [], [], 0, None, 0
     clock = asyncio.get_running_loop().time
     async with asyncio.timeout(seconds) as patience:
         async for data in _events(response, most):
@@ -320,15 +365,26 @@ async def _streamed(response: "httpx.Response", most: int, seconds: float) -> Re
                     piece = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
                     count += bool(piece)
                     texts.append(piece)
+                    ids += _ids(choice)
                     finish = choice.get("finish_reason") or finish
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise Again(f"a piece of the stream is no piece of a completion ({type(error).__name__}).") from error
-    return _finished("".join(texts), tokens or count, finish)
+    return replace(_finished("".join(texts), tokens or len(ids) or count, finish), ids=tuple(ids))
+
+
+def _ids(choice: Mapping[str, Any]) -> tuple[int, ...]:
+    """The token ids that an answer or a piece of one tells; TypeError where they are none."""
+    ids = choice.get("token_ids") or ()
+    if not all(type(each) is int and each >= 0 for each in ids):
+        raise TypeError("token_ids")
+    return tuple(ids)
 
 
 def _finished(text: str, tokens: int, finish: Any) -> RemoteCompletion:
     if finish is None:
         raise Again("the answer ended before its finish was said.")
+    if finish in CUT_SHORT:
+        raise Again(f"the server gave the answer up ({finish}).")
     return RemoteCompletion(text, tokens, "length" if finish == "length" else "stop")
 
 

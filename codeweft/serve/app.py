@@ -89,9 +89,10 @@ def create_app(engine: Engine, config: ServeConfig) -> FastAPI:
         answers = worker.submit(requests)  # nothing is awaited since the queue was looked at
         if body.stream:
             with_usage = body.stream_options is not None and body.stream_options.include_usage
-            return EventStream(stream(answers, head, prompt_tokens if with_usage else None), answers)
+            usage = prompt_tokens if with_usage else None
+            return EventStream(stream(answers, head, usage, bool(body.return_token_ids)), answers)
         try:
-            return await _unless_gone(http, whole(answers, head, prompt_tokens))
+            return await _unless_gone(http, whole(answers, head, prompt_tokens, bool(body.return_token_ids)))
         finally:
             answers.close()
 
@@ -154,19 +155,20 @@ def _prompt_ids(engine: Engine, prompt: str | list[int], suffix: str | None) -> 
     return tuple(infill_prompt(engine.tokenizer, prompt, suffix)) if suffix else engine.prompt(prompt)
 
 
-async def whole(answers: Answers, head: CompletionResponse, prompt_tokens: int) -> Response:
-    """All completions in one answer."""
+async def whole(answers: Answers, head: CompletionResponse, prompt_tokens: int, with_ids: bool) -> Response:
+    """All completions in one answer, with the ids of their tokens where asked."""
     pieces: list[list[Piece]] = [[] for _ in answers.tickets]
     async for index, piece in answers:
         pieces[index].append(piece)
     done = [join(each) for each in pieces]
-    head.choices = [_choice(index, completion) for index, completion in enumerate(done)]
+    head.choices = [_choice(index, completion, with_ids) for index, completion in enumerate(done)]
     head.usage = _usage(prompt_tokens, sum(len(completion.tokens) for completion in done))
     return JSONResponse(head.model_dump())
 
 
-def _choice(index: int, completion: Completion) -> Choice:
-    return Choice(text=completion.text, index=index, finish_reason=_reason(completion.finish))
+def _choice(index: int, completion: Completion, with_ids: bool) -> Choice:
+    ids = list(completion.tokens) if with_ids else None
+    return Choice(text=completion.text, index=index, finish_reason=_reason(completion.finish), token_ids=ids)
 
 
 def _reason(finish: Finish | None) -> str | None:
@@ -178,15 +180,23 @@ def _usage(prompt_tokens: int, drawn: int) -> Usage:
     return Usage(prompt_tokens=prompt_tokens, completion_tokens=drawn, total_tokens=prompt_tokens + drawn)
 
 
-async def stream(answers: Answers, head: CompletionResponse, prompt_tokens: int | None) -> AsyncGenerator[str]:
-    """Server-sent events: a chunk for each piece that shows text or ends, the usage where asked, `[DONE]`."""
+async def stream(
+    answers: Answers, head: CompletionResponse, prompt_tokens: int | None, with_ids: bool
+) -> AsyncGenerator[str]:
+    """Server-sent events: a chunk for each piece that shows text or ends, the usage where asked, `[DONE]`.
+
+    With ids, a chunk tells the tokens drawn since the last one: those whose text is held back come with a later one.
+    """
     drawn = 0
+    untold: list[list[int]] = [[] for _ in answers.tickets]
     fields = head.model_dump(exclude={"usage"} if prompt_tokens is None else None)
     try:
         async for index, piece in answers:
             drawn += len(piece.tokens)
+            untold[index] += piece.tokens
             if piece.text or piece.finish:
                 choice = Choice(text=piece.text, index=index, finish_reason=_reason(piece.finish))
+                choice.token_ids, untold[index] = untold[index] if with_ids else None, []
                 yield _event(fields | {"choices": [choice.model_dump()]})
     except WorkerStopped as error:
         yield _event({"error": {"message": str(error), "type": "server_error", "param": None, "code": None}})

@@ -63,6 +63,7 @@ class CompletionRequest(KnownFields):
     seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="Same seed, same text; none: drawn anew.")
     stream: bool | None = Field(False, description="Answer piece by piece as server-sent events.")
     stream_options: StreamOptions | None = None
+    return_token_ids: bool | None = Field(False, description="Tell the ids of all tokens drawn, as vLLM does.")
     user: str | None = Field(None, description="Taken and not used.")
     echo: bool | None = Field(False, description="Only false.")
     logprobs: int | None = Field(None, description="Only null.")
@@ -140,12 +141,13 @@ def _alike(items: list[Any]) -> bool:
 
 
 class Choice(BaseModel):
-    """One completion, or in a stream the next piece of it."""
+    """One completion, or in a stream the next piece of it; `token_ids` only where they are asked for."""
 
     text: str
     index: int
     logprobs: None = None
     finish_reason: str | None = None
+    token_ids: list[int] | None = None
 
 
 class Usage(BaseModel):

@@ -1,94 +1,17 @@
 """A model behind a URL: what is no answer is asked for again, and what cannot be answered is told in a sentence."""
 
 import asyncio
-import json
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
+from scripted_server import Reply, Script, chat_piece, piece, send, served, stream
 
 from codeweft.base.errors import UserError
 from codeweft.engine import remote
 from codeweft.engine.remote import RemoteCompletion, RemoteConfig, RemoteModel, TooLong
-
-Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
-
-
-@dataclass
-class Script:
-    """What the server does with each request in turn; the last is repeated."""
-
-    replies: list[Reply]
-    bodies: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    url: str = ""
-    ended: threading.Event = field(default_factory=threading.Event)
-
-
-@contextmanager
-def served(*replies: Reply) -> Generator[Script, None, None]:
-    script = Script(list(replies))
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            send(self, {"data": [{"id": "listed-first"}, {"id": "other"}]})
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            script.bodies.append(body | {"path": self.path})
-            script.headers.append(dict(self.headers))
-            reply = script.replies.pop(0) if len(script.replies) > 1 else script.replies[0]
-            with suppress(BrokenPipeError, ConnectionResetError):
-                reply(self, body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    script.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield script
-    finally:
-        script.ended.set()
-        server.shutdown()
-        server.server_close()
-
-
-def send(handler: BaseHTTPRequestHandler, value: Any, status: int = 200, **headers: str) -> None:
-    data = value if isinstance(value, bytes) else json.dumps(value).encode()
-    handler.send_response(status)
-    handler.send_header("Content-Type", "application/json")
-    handler.send_header("Content-Length", str(len(data)))
-    for name, text in headers.items():
-        handler.send_header(name.replace("_", "-"), text)
-    handler.end_headers()
-    handler.wfile.write(data)
-
-
-def stream(handler: BaseHTTPRequestHandler, *events: Any) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Type", "text/event-stream")
-    handler.end_headers()
-    for event in events:
-        data = event if isinstance(event, str) else json.dumps(event)
-        handler.wfile.write(f"data: {data}\n\n".encode())
-        handler.wfile.flush()
-
-
-def piece(text: str, finish: str | None = None) -> dict[str, Any]:
-    return {"choices": [{"text": text, "index": 0, "finish_reason": finish}]}
-
-
-def chat_piece(text: str, finish: str | None = None) -> dict[str, Any]:
-    return {"choices": [{"delta": {"content": text}, "index": 0, "finish_reason": finish}]}
 
 
 def fine(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
@@ -133,6 +56,8 @@ def test_a_stream_is_put_together_and_the_question_says_everything():
         lambda handler, body: stream(handler, piece("half")),
         lambda handler, body: stream(handler, piece("half"), "[DONE]"),
         lambda handler, body: stream(handler, piece("ha"), '{"choices": [{"te'),
+        lambda handler, body: stream(handler, piece("half"), piece("", "abort"), "[DONE]"),
+        lambda handler, body: stream(handler, piece("half", "stop") | {"choices": [{"text": "", "token_ids": ["7"]}]}),
         lambda handler, body: stream(handler, {"error": {"message": "out of memory"}}),
         lambda handler, body: send(handler, b"<html>busy</html>"),
         lambda handler, body: send(handler, {"choices": []}),
@@ -242,6 +167,43 @@ def test_chat_infilling_and_answers_in_one_piece_are_understood():
     assert infilled == RemoteCompletion("mid", 3, "length")
     assert [body["model"] for body in script.bodies] == ["listed-first"] * 2
     assert script.bodies[1]["suffix"] == "b"
+
+
+def test_prompts_may_be_token_ids_and_so_may_answers():
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        first = piece("one ")["choices"][0] | {"token_ids": [5, 6], "prompt_token_ids": body["prompt"]}
+        last = piece("", "stop")["choices"][0] | {"token_ids": [2]}
+        if body["stream"]:
+            stream(handler, {"choices": [first]}, {"choices": [last]}, "[DONE]")
+        else:
+            usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": 3}
+            send(handler, {"choices": [first | {"finish_reason": "length"}], "usage": usage})
+
+    async def work(script: Script, **settings: Any) -> RemoteCompletion:
+        async with RemoteModel(RemoteConfig(script.url, "tiny", token_ids=True, **settings)) as model:
+            return await model.complete(range(1000, 21_000), max_tokens=4, temperature=0)  # a long one comes back
+
+    with served(reply) as script:
+        assert asyncio.run(work(script)) == RemoteCompletion("one ", 3, "stop", ids=(5, 6, 2))
+        whole = asyncio.run(work(script, stream=False))
+    assert whole == RemoteCompletion("one ", 3, "length", ids=(5, 6), prompt_tokens=20_000)
+    assert script.bodies[0]["prompt"] == list(range(1000, 21_000))
+    assert script.bodies[0]["return_token_ids"] is True
+
+
+def test_a_request_that_is_no_question_is_patient_too_and_may_have_an_empty_answer():
+    async def work(script: Script) -> list[Any]:
+        async with RemoteModel(RemoteConfig(script.url.removesuffix("/v1"), retries=1)) as model:
+            return await model.post(("/load", {"folder": "x"}), ("/forget", {}))
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        if handler.path == "/load":
+            return send(handler, {"done": True})
+        return send(handler, b"", 200 if len(script.bodies) > 2 else 503)
+
+    with served(reply) as script:
+        assert asyncio.run(work(script)) == [{"done": True}, None]
+    assert [body["path"] for body in script.bodies] == ["/load", "/forget"] * 2  # what was loaded may be lost
 
 
 def test_choices_are_summed_by_where_their_tokens_begin():

@@ -48,6 +48,23 @@ def test_n_gives_different_texts_and_the_first_is_that_of_n_1(served: Served, re
     assert expected[0] != expected[1]
 
 
+def test_the_ids_of_all_drawn_tokens_are_told_where_asked_whole_or_in_a_stream(served: Served, reference: Engine):
+    ids = list(reference.prompt(PROMPT))
+    settings: dict[str, Any] = {"model": "m", "prompt": ids, "seed": 5, "max_tokens": 24, "stop": ["e"]}
+    expected = direct(reference, seed=5, temperature=1.0, max_tokens=24, stop=("e",)).tokens
+
+    def ids_of(choice: Any) -> tuple[int, ...]:
+        return tuple(choice.model_extra["token_ids"])
+
+    told = {"return_token_ids": True}
+    whole = served.openai.completions.create(**settings, extra_body=told).choices[0]
+    chunks = [chunk.choices[0] for chunk in served.openai.completions.create(**settings, extra_body=told, stream=True)]
+    assert ids_of(whole) == expected
+    assert tuple(token for chunk in chunks for token in ids_of(chunk)) == expected
+    untold: Any = served.openai.completions.create(**settings).choices[0]
+    assert untold.model_extra["token_ids"] is None
+
+
 def test_without_a_seed_each_answer_is_drawn_anew(served: Served):
     texts = {served.openai.completions.create(model="m", prompt=PROMPT).choices[0].text for _ in range(4)}
     assert len(texts) == 4
