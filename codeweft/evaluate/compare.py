@@ -19,15 +19,8 @@ import numpy as np
 
 from codeweft.base.artifacts import read_json
 from codeweft.base.errors import InputError
-from codeweft.evaluate.score import (
-    bootstrap_mean,
-    holm,
-    mean_interval,
-    mean_of,
-    permutation_test,
-    rate_interval,
-    ratio_interval,
-)
+from codeweft.base.intervals import bootstrap_mean, mean_interval, mean_of, rate_interval, ratio_interval
+from codeweft.evaluate.score import holm, permutation_test
 from codeweft.tasks.registry import MODULES, find
 
 RESULTS, SAMPLES = "results.json", "samples.jsonl"

@@ -25,6 +25,7 @@ from codeweft.base.artifacts import (
     write_json,
 )
 from codeweft.base.errors import ModelError, UserError
+from codeweft.base.intervals import rate_interval, ratio_interval
 from codeweft.base.progress import Bar, bar, say
 from codeweft.base.runs import STARTED, upstream
 from codeweft.engine.engine import Engine
@@ -34,7 +35,6 @@ from codeweft.evaluate.bits_per_byte import HeldOut, draw_documents, model_bits,
 from codeweft.evaluate.config import MeasureConfig
 from codeweft.evaluate.infilling import Hole, draw_holes, facts, files_of, fill, held_out_code, outcomes, prompt
 from codeweft.evaluate.models import model_digests
-from codeweft.evaluate.score import rate_interval, ratio_interval
 from codeweft.model.device import choose_device
 from codeweft.model.folder import fim_trained, load_folder, read_config
 from codeweft.model.transformer import Transformer
@@ -158,11 +158,12 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
 
 
 def trained_length(run_folder: Path, stage: str) -> int:
-    """The sequence length in the settings of a finished or running stage; else the longest the model allows."""
-    manifest = read_manifest(run_folder / stage)
-    started = run_folder / stage / STARTED
-    config = manifest.config if manifest else read_json(started)["config"] if started.exists() else {}
-    length = config.get("schedule", {}).get("sequence")
+    """The sequence length in the settings of a finished or running stage, or of pretrain, or the model's longest."""
+    length = None
+    for each in (stage, "pretrain"):
+        manifest, started = read_manifest(run_folder / each), run_folder / each / STARTED
+        config = manifest.config if manifest else read_json(started)["config"] if started.exists() else {}
+        length = length or config.get("schedule", {}).get("sequence")
     return int(length or read_config(run_folder / stage / "model").max_position_embeddings)
 
 

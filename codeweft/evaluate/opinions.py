@@ -22,10 +22,10 @@ import numpy as np
 
 from codeweft.base.artifacts import digest_of, naming
 from codeweft.base.errors import InputError, UserError
+from codeweft.base.intervals import bootstrap_mean, mean_of, ratio_interval, wilson_interval
 from codeweft.base.progress import bar, say
 from codeweft.base.records import Problem
 from codeweft.engine.remote import RemoteModel, TooLong
-from codeweft.evaluate.score import bootstrap_mean, mean_of, ratio_interval, wilson_interval
 from codeweft.tasks.files import read_records
 
 PAIRED, POINTED = ("arena-hard", "alpaca-eval"), ("mt-bench", "align-bench")

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from codeweft.base.intervals import mean_interval, mean_of
 from codeweft.evaluate.benchmarks import Plan
-from codeweft.evaluate.score import majority, mean_interval, mean_of, pass_at_k
+from codeweft.evaluate.score import majority, pass_at_k
 
 Sample = Mapping[str, Any]
 GROUPS = {"per_language": "language", "per_family": "family", "per_difficulty": "difficulty"}

@@ -23,6 +23,8 @@ EXPECTED = (
     "tokens",
     "pretrain",
     "sft",
+    "reward",
+    "grpo",
     "evaluate",
 )  # named as not run where they are missing
 
@@ -42,13 +44,19 @@ class RunFacts:
     samples: list[dict[str, Any]]
 
 
+def place(stage: str) -> int:
+    """Where a stage stands on the way of the data; one that is not known comes last."""
+    return ORDER.index(stage) if stage in ORDER else len(ORDER)
+
+
 def collect(run_folder: Path) -> RunFacts:
     """Read the run folder; InputError names a file that is damaged."""
     folders = [path for path in run_folder.iterdir() if path.is_dir() and path.name != "report"]
     found = {path.name: manifest for path in folders if (manifest := read_manifest(path)) is not None}
-    names = sorted(found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    names = sorted(found, key=lambda name: (place(name), name))
     recipe = run_folder / RECIPE
-    metrics = {path.parent.name: read_rows(path) for path in sorted(run_folder.glob("*/metrics.jsonl"))}
+    paths = sorted(run_folder.glob("*/metrics.jsonl"), key=lambda path: (place(path.parent.name), path))
+    metrics = {path.parent.name: read_rows(path) for path in paths}
     return RunFacts(
         name=run_folder.resolve().name,
         recipe=recipe.read_text("utf-8") if recipe.exists() else "",

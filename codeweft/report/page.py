@@ -161,12 +161,19 @@ def training_section(name: str, rows: list[dict[str, Any]], facts: RunFacts) -> 
     """The figures of one training stage, and its load balance in words."""
     reference = facts.results.get("bits_per_byte_5gram", {}).get("bits_per_token") if name == "pretrain" else None
     nats = reference * math.log(2) if reference else None
-    curves = plots.loss_curves(series(rows, "loss"), series(rows, "validation_loss"), nats, f"{name}-loss")
+    unit = "loss" if name in ("reward", "grpo") else "nats per token"
+    curves = plots.loss_curves(series(rows, "loss"), series(rows, "validation_loss"), nats, f"{name}-loss", unit)
     small = [
         ("learning_rate", "Learning rate", "rate", False),
         ("tokens_per_second", "Throughput", "tokens/s", True),
         ("gradient_norm", "Gradient norm", "norm", True),
         ("balance_loss", "Balance loss", "loss", True),
+        ("reward", "Reward", "reward", True),
+        ("passed", "Answers that pass their tests", "share", True),
+        ("silent_groups", "Groups that teach nothing", "share", True),
+        ("length", "Length of answers", "tokens", True),
+        ("entropy", "Entropy", "nats", True),
+        ("kl", "Divergence from the reference", "nats", True),
     ]
     figures = [
         {"caption": title, "svg": Markup(plots.small_series(points, f"{name}-{key}", title, unit, smooth))}

@@ -70,8 +70,9 @@ def loss_curves(
     validation: tuple[Sequence[float], Sequence[float]],
     reference: float | None,
     name: str,
+    unit: str = "nats per token",
 ) -> str:
-    """Training loss with its running mean, validation loss, and the n-gram's loss as a line; nats per token."""
+    """Training loss with its running mean, validation loss, and the n-gram's loss as a line."""
     with mpl.rc_context(STYLE):
         figure, axes = _figure(9.0, 3.3)
         steps, losses = np.array(training[0]), np.array(training[1])
@@ -84,7 +85,7 @@ def loss_curves(
         lowest = min([*losses, *validation[1], *([reference] if reference is not None else [])])
         start = float(np.quantile(losses, 0.98)) if len(losses) > 50 else float(losses.max())
         axes.set_ylim(lowest - 0.05 * (start - lowest) - 0.02, start + 0.05 * (start - lowest) + 0.02)
-        axes.set_ylabel("nats per token")
+        axes.set_ylabel(unit)
         axes.legend(loc="upper right")
         return svg(figure, name, "Loss by optimizer step")
 

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from codeweft.base.config import Layer, build
-from codeweft.base.errors import ConfigError, InputError, ModelError, UserError
+from codeweft.base.errors import ConfigError, ModelError, UserError
 from codeweft.base.runs import Run
 from codeweft.evaluate import measure as measuring
 from codeweft.evaluate.bits_per_byte import draw_documents

@@ -10,15 +10,8 @@ import pytest
 from scipy.stats import binomtest, false_discovery_control
 from scipy.stats import permutation_test as scipy_permutation
 
-from codeweft.evaluate.score import (
-    PERMUTATIONS,
-    bootstrap_mean,
-    holm,
-    majority,
-    mean_of,
-    pass_at_k,
-    permutation_test,
-)
+from codeweft.base.intervals import bootstrap_mean, mean_of
+from codeweft.evaluate.score import PERMUTATIONS, holm, majority, pass_at_k, permutation_test
 
 
 def test_pass_at_k_equals_the_closed_formula_in_exact_fractions():

@@ -5,7 +5,7 @@ import pytest
 from rapidfuzz.distance import Levenshtein
 from scipy.stats import binomtest
 
-from codeweft.evaluate.score import design_effect, rate_interval, ratio_interval, wilson_interval
+from codeweft.base.intervals import design_effect, rate_interval, ratio_interval, wilson_interval
 from codeweft.tasks.infilling import edit_similarity
 
 

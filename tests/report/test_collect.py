@@ -11,7 +11,7 @@ from codeweft.report.collect import collect, expert_load, read_rows
 
 def test_a_stage_without_a_manifest_is_missing(bare_folder: Callable[..., Path]):
     facts = collect(bare_folder("corpus", "tokenizer"))
-    assert facts.missing == ["problems", "tokens", "pretrain", "sft", "evaluate"]
+    assert facts.missing == ["problems", "tokens", "pretrain", "sft", "reward", "grpo", "evaluate"]
     assert facts.results == {}
     assert facts.metrics == {}
 
