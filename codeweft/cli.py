@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from codeweft.base import config as settings
 from codeweft.base.errors import CodeweftError, InputError, UsageError
+from codeweft.base.processes import ProcessLost, leads, wait_to_speak
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -47,12 +48,16 @@ class _Parser(argparse.ArgumentParser):
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     words = list(sys.argv[1:] if words is None else words)
+    words = words[1:] if words[:1] == ["--"] else words  # which keeps torchrun from taking --run for one of its own
     try:
         return dispatch(words)
-    except CodeweftError as error:
-        print(f"codeweft: {error}", file=sys.stderr)
+    except ProcessLost as error:
         return error.exit_code
+    except CodeweftError as error:
+        return tell(str(error), error.exit_code)
     except KeyboardInterrupt:
+        if not leads():
+            return 130
         lasting = words[:1] not in (["serve"], ["complete"], ["sandbox"])
         print("codeweft: interrupted" + ("; the same command goes on from here." if lasting else "."), file=sys.stderr)
         return 130
@@ -63,13 +68,18 @@ def main(words: Sequence[str] | None = None) -> int:
         if (error.name or "codeweft").split(".")[0] == "codeweft":
             raise
         extra = missing_extra(error.name or "")
-        print(f"codeweft: {words[0]} needs the package {error.name}. Install it: {extra}.", file=sys.stderr)
-        return 1
+        return tell(f"{words[0]} needs the package {error.name}. Install it: {extra}.", 1)
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        print(f"codeweft: {system_error(error)}", file=sys.stderr)
-        return 1
+        return tell(system_error(error), 1)
+
+
+def tell(text: str, code: int) -> int:
+    """Say what ends the command, once for all processes that were started together; returns the exit code."""
+    wait_to_speak()
+    print(f"codeweft: {text}", file=sys.stderr, flush=True)
+    return code
 
 
 def system_error(error: OSError) -> str:
@@ -285,6 +295,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     last = names.index(arguments.last) if arguments.last else len(names) - 1
     if first > last:
         raise UsageError(f"--from {arguments.first} comes after --to {arguments.last}.", "Swap them.")
+    stages.check_processes(recipe.sections["run"].processes, names[first : last + 1], whole=True)
     flags = [f"--{flag}" for flag in ("restart", "verify") if getattr(arguments, flag)]
     with held(run_folder) as lock:
         recipe.write(run_folder)
@@ -328,7 +339,8 @@ def run_one(arguments: argparse.Namespace, rest: list[str]) -> int:
     else:
         raise InputError(f"{folder} has no {RECIPE}.", "Name a recipe: --recipe toy.")
     recipe = stages.resolve([*layers, settings.parse_overrides(rest, stages.SECTIONS)])
-    if arguments.within_run:
+    stages.check_processes(recipe.sections["run"].processes, [arguments.stage])
+    if arguments.within_run or not leads():
         manifest = stages.run_stage(folder, arguments.stage, recipe, arguments.restart, arguments.verify)
     else:
         with held(folder):
@@ -340,7 +352,7 @@ def run_one(arguments: argparse.Namespace, rest: list[str]) -> int:
                 if before is not None:  # settings that were refused must not stay behind for the next command
                     (folder / RECIPE).write_bytes(before)
                 raise
-    if arguments.json:
+    if arguments.json and manifest is not None:
         print(json.dumps(asdict(manifest), indent=2))
     return 0
 

@@ -11,15 +11,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codeweft.base import config as settings
-from codeweft.base.artifacts import RECIPE, Manifest, atomic, read_manifest
+from codeweft.base.artifacts import RECIPE, Manifest, atomic, differences, read_manifest
 from codeweft.base.errors import ConfigError, InputError, UserError
+from codeweft.base.processes import Together, leads, started
 
 if TYPE_CHECKING:
     from codeweft.base.runs import Run
@@ -37,6 +39,7 @@ class Stage:
     summary: str
     measured: bool = False  # whether evaluate measures the model it leaves, for the headline
     partial: bool = False  # whether it works with those of its inputs that are finished
+    together: bool = False  # whether several processes can work on it, as torchrun starts them
     models: tuple[str, ...] = ()  # training stages, newest first: it reads the model of the first that is finished
 
 
@@ -81,6 +84,7 @@ STAGES = (
         ("tokens", "tokenizer"),
         "token shards -> a model folder",
         measured=True,
+        together=True,
     ),
     Stage(
         "sft",
@@ -90,7 +94,29 @@ STAGES = (
         ("problems", "tokens"),
         "conversations and a model folder -> a model folder that chats",
         measured=True,
+        together=True,
         models=("pretrain",),
+    ),
+    Stage(
+        "reward",
+        "codeweft.rl.reward",
+        "codeweft.rl.config:RewardConfig",
+        1,
+        ("problems",),
+        "a model's answers and what tests said of them -> a reward model",
+        together=True,
+        models=("sft", "pretrain"),
+    ),
+    Stage(
+        "grpo",
+        "codeweft.rl.loop",
+        "codeweft.rl.config:GrpoConfig",
+        1,
+        ("problems", "reward"),
+        "problems and a model folder -> a model folder that answers more of them",
+        measured=True,
+        together=True,
+        models=("sft", "pretrain"),
     ),
     Stage(
         "evaluate",
@@ -99,14 +125,14 @@ STAGES = (
         4,
         ("corpus", "problems", "tokenizer", "tokens"),
         "a model folder -> scores with intervals and baselines",
-        models=("sft", "pretrain"),
+        models=("grpo", "sft", "pretrain"),
     ),
     Stage(
         "report",
         "codeweft.report.page",
         "codeweft.report.config:ReportConfig",
         1,
-        ("corpus", "problems", "tokenizer", "tokens", "pretrain", "sft", "evaluate"),
+        ("corpus", "problems", "tokenizer", "tokens", "pretrain", "sft", "reward", "grpo", "evaluate"),
         "the run folder -> one HTML file",
         partial=True,
     ),
@@ -137,7 +163,7 @@ class RunConfig:
 
     seed: int = 1  # every stream of chance is derived from it
     workers: int = 0  # processes for work that splits (0: as many as there are cores)
-    processes: int = 1  # copies of the program that train together, as torchrun starts them; none but 1 works yet
+    processes: int = 1  # that train together; another number than torchrun started is refused (1: any is taken)
 
     def __post_init__(self) -> None:
         """ValueError for what cannot be."""
@@ -184,63 +210,66 @@ def resolve(layers: Sequence[settings.Layer]) -> Recipe:
     sections = {}
     for name in SECTIONS:
         sections[name] = settings.build(config_class(name), [layer.section(name) for layer in layers], name)
-    check_processes(sections["run"].processes)
     return Recipe(sections)
 
 
-def check_processes(wanted: int) -> None:
-    """ConfigError unless as many processes were started (torchrun sets WORLD_SIZE) as wanted, and that is one."""
-    started = os.environ.get("WORLD_SIZE") or "1"
-    if started != str(wanted):
+def check_processes(wanted: int, names: Sequence[str], whole: bool = False) -> None:
+    """ConfigError unless as many processes were started (torchrun sets WORLD_SIZE) as these stages want and can use.
+
+    `run.processes = 1` takes any number. whole: it is `codeweft run` that is about to run them.
+    """
+    number = started()
+    several = [name for name in names if BY_NAME[name].together]
+    if whole and number > 1:
         raise ConfigError(
-            f"The recipe wants run.processes = {wanted}, but the number started (WORLD_SIZE) is {started}.",
-            "Start one without torchrun, with --run.processes=1: no stage works on several processes yet.",
+            f"codeweft run works alone, but {number} processes were started.",
+            "Start it without torchrun, or one stage at a time: torchrun … -m codeweft -- STAGE --run RUN.",
         )
-    if wanted > 1:
+    if number > 1 and not several:
         raise ConfigError(
-            f"{wanted} processes were started, but no stage works on several yet.",
-            "Start one without torchrun, with --run.processes=1.",
+            f"The stage {names[0]} works alone, but {number} processes were started.", "Start it without torchrun."
+        )
+    if several and wanted not in (1, number):
+        raise ConfigError(
+            f"The recipe wants run.processes = {wanted}, but the number started (WORLD_SIZE) is {number}.",
+            f"Start them: torchrun --nproc-per-node {wanted} -m codeweft -- {several[0]} --run RUN; "
+            "or take the number as it is, with --run.processes=1.",
         )
 
 
-def run_stage(run_folder: Path, name: str, recipe: Recipe, restart: bool = False, verify: bool = False) -> Manifest:
-    """Run one stage unless nothing changed; returns its manifest. The caller holds the run folder."""
-    from codeweft.base.progress import duration, say
-    from codeweft.base.runs import Meter, Run, missing_output, prepare, settle, upstream
+def run_stage(
+    run_folder: Path, name: str, recipe: Recipe, restart: bool = False, verify: bool = False
+) -> Manifest | None:
+    """Run one stage unless nothing changed; returns its manifest. The caller holds the run folder.
+
+    Of several processes that torchrun started, each calls this; all but the first only help, and return None.
+    """
+    from codeweft.base.progress import duration, hush, say
+    from codeweft.base.runs import Meter, settle
     from codeweft.report.summary import headline_line
 
     stage, folder, config = BY_NAME[name], run_folder / name, recipe.sections[name]
-    reads = [each for each in stage.reads if not stage.partial or read_manifest(run_folder / each)]
-    before = model_stage(run_folder, stage, config)
-    manifests = upstream(run_folder, (*reads, *filter(None, (before,))), name)
-    module = importlib.import_module(stage.module)
-    outside = module.inputs(config) if hasattr(module, "inputs") else {}
-    fingerprint: dict[str, Any] = {
-        "stage": name,
-        "version": stage.version,
-        "seed": recipe.seed,
-        "config": tracked(config, folder),
-        "inputs": {stage: manifest.digest for stage, manifest in manifests.items()} | outside,
-    }
-    skip, resumed = prepare(folder, fingerprint, restart, verify)
-    inputs = {stage: run_folder / stage for stage in manifests}
-    others = {section: recipe.sections[section] for section in OTHER_SECTIONS}
-    work = Run(name, folder, recipe.seed, inputs, resumed, recipe.workers, sections=others, model_stage=before)
-    if skip:
-        manifest = _measured_again(run_folder, work, recipe)
-        settle(folder)
-        return manifest
-    for earlier in () if stage.partial else manifests:
-        if damaged := missing_output(run_folder / earlier, manifests[earlier], verify=True):
-            raise InputError(
-                f"{run_folder / earlier / damaged} is not what the stage {earlier} wrote there: damaged, or exchanged.",
-                f"Make it again: codeweft {earlier} --run {run_folder} --verify.",
-            )
-    with Meter(folder) as meter:
-        headline = module.run(config, work)
+    if not leads():
+        hush()
+    with ExitStack() as measuring:
+        with _all_processes(stage, config) as together, ExitStack() as helping:
+            work, fingerprint, skip = _begun(run_folder, stage, recipe, together, (restart, verify))
+            if not skip:
+                meter = (measuring if work.leads else helping).enter_context(Meter(folder, together.rank))
+                headline = importlib.import_module(stage.module).run(config, work)
+        # from here on there is nothing to help with
+        if not work.leads:
+            return None
+        if skip:
+            manifest = _measured_again(run_folder, work, recipe)
+            settle(folder)
+            return manifest
+        if together.size > 1:
+            work.counts["processes"] = together.size
         if stage.measured:
             headline |= _measure(run_folder, work, recipe)
         work.metrics.close()
+    meter.add_others()
     manifest = Manifest(
         **fingerprint,
         outputs=work.outputs,
@@ -253,6 +282,67 @@ def run_stage(run_folder: Path, name: str, recipe: Recipe, restart: bool = False
     settle(folder)
     say(f"{name}: done in {duration(manifest.seconds)}; {headline_line(headline)}.")
     return manifest
+
+
+@contextmanager
+def _all_processes(stage: Stage, config: Any) -> Generator[Together, None, None]:
+    """The processes that work on a stage: those that torchrun started, or this one alone."""
+    if started() == 1:
+        yield Together()
+        return
+    from codeweft.train.distributed import together
+
+    with together(config.device, f"{stage.name}.device") as group:
+        yield group
+
+
+def _begun(
+    run_folder: Path, stage: Stage, recipe: Recipe, together: Together, flags: tuple[bool, bool]
+) -> tuple["Run", dict[str, Any], bool]:
+    """What a stage works with, its fingerprint, and whether it is to be skipped; what it reads has been looked at.
+
+    The first process decides and looks. flags: to start anew, to read finished outputs again.
+    """
+    from codeweft.base.runs import Run, missing_output, prepare, upstream
+
+    name, folder, config = stage.name, run_folder / stage.name, recipe.sections[stage.name]
+    reads = [each for each in stage.reads if each not in getattr(config, "unread", ())]
+    reads = [each for each in reads if not stage.partial or read_manifest(run_folder / each)]
+    before = model_stage(run_folder, stage, config)
+    manifests = upstream(run_folder, (*reads, *filter(None, (before,))), name)
+    module = importlib.import_module(stage.module)
+    outside = module.inputs(config) if hasattr(module, "inputs") else {}
+    fingerprint: dict[str, Any] = {
+        "stage": name,
+        "version": stage.version,
+        "seed": recipe.seed,
+        "config": tracked(config, folder),
+        "inputs": {stage: manifest.digest for stage, manifest in manifests.items()} | outside,
+    }
+    skip = resumed = False
+    if together.leads:
+        skip, resumed = prepare(folder, fingerprint, *flags)
+        for earlier in () if stage.partial or skip else manifests:
+            if damaged := missing_output(run_folder / earlier, manifests[earlier], verify=True):
+                raise InputError(
+                    f"{run_folder / earlier / damaged} is not what the stage {earlier} wrote there: damaged, "
+                    "or exchanged.",
+                    f"Make it again: codeweft {earlier} --run {run_folder} --verify.",
+                )
+    skip, resumed, asked = together.first((skip, resumed, fingerprint))
+    if asked != fingerprint:
+        changes = "; ".join(differences(asked, fingerprint)[:3])
+        raise ConfigError(
+            f"{name}: process {together.rank} was started for something else than the first: {changes}.",
+            "Start all with one command, on machines that see the same files.",
+        )
+    inputs = {stage: run_folder / stage for stage in manifests}
+    others = {section: recipe.sections[section] for section in OTHER_SECTIONS}
+    work = Run(
+        name, folder, recipe.seed, inputs, resumed, recipe.workers, sections=others, model_stage=before,
+        together=together,
+    )  # fmt: skip
+    return work, fingerprint, skip
 
 
 def model_stage(run_folder: Path, stage: Stage, config: Any) -> str:

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from tiny_code import make_recipe, make_source
 
 from codeweft.base.artifacts import read_manifest
+from codeweft.base.processes import LAST_WORD_SECONDS
 from codeweft.cli import main
 from codeweft.corpus import build
 
@@ -350,18 +351,47 @@ def test_a_model_to_go_on_from_with_another_tokenizer_is_refused(copy: Path, tmp
     assert words.startswith(f"{model} was trained with another tokenizer than {copy / 'tokenizer'}")
 
 
-@pytest.mark.parametrize(("wanted", "started"), [(8, None), (1, "8"), (8, "8"), (1, "many")])
+@pytest.mark.parametrize(("wanted", "started"), [(8, None), (8, "4"), (4, "8")])
 def test_a_recipe_for_another_number_of_processes_is_refused_before_anything_is_written(
     wanted: int, started: str | None, tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
 ):
     if started is not None:
         monkeypatch.setenv("WORLD_SIZE", started)
-    for words in (("run", "toy", "--out"), ("pretrain", "--recipe", "toy", "--run")):
-        said = told(*words, tmp_path / "run", f"--run.processes={wanted}")
-        assert str(wanted) in said
-        assert (started or "1") in said
-        assert "Start one without torchrun, with --run.processes=1" in said
+    said = told("pretrain", "--recipe", "toy", "--run", tmp_path / "run", f"--run.processes={wanted}")
+    assert f"run.processes = {wanted}" in said
+    assert f"the number started (WORLD_SIZE) is {started or 1}" in said
+    assert f"torchrun --nproc-per-node {wanted} -m codeweft -- pretrain" in said
+    if started is None:
+        assert f"run.processes = {wanted}" in told("run", "toy", "--out", tmp_path / "run", f"--run.processes={wanted}")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_works_alone_is_refused_to_several_processes(tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert "codeweft run works alone, but 8 processes were started" in told("run", "toy", "--out", tmp_path / "run")
+    for stage in ("corpus", "evaluate", "report"):
+        said = told(stage, "--recipe", "toy", "--run", tmp_path / "run", "--run.processes=8")
+        assert f"The stage {stage} works alone, but 8 processes were started" in said
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    assert "WORLD_SIZE is many" in told("pretrain", "--recipe", "toy", "--run", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_for_several_processes_makes_its_corpus_with_one(copy: Path):
+    assert main(["corpus", "--run", str(copy), "--run.processes=8"]) == 0
+
+
+def test_an_error_of_another_process_is_told_after_the_first_had_time_to_tell_it(
+    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+    waits: list[float] = []
+    monkeypatch.setattr("codeweft.base.processes.time.sleep", waits.append)
+    assert "has no recipe.toml" in told("pretrain", "--run", tmp_path)
+    monkeypatch.setenv("RANK", "0")
+    assert "has no recipe.toml" in told("pretrain", "--run", tmp_path)
+    assert waits == [LAST_WORD_SECONDS]
 
 
 def test_one_process_of_torchrun_is_as_good_as_none(copy: Path, monkeypatch: pytest.MonkeyPatch):

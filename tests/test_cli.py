@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from codeweft.cli import all_commands, main, model_commands, sandbox_commands
+from codeweft.stages import BY_NAME
 
 COMMANDS = [
     *all_commands(),
@@ -43,7 +44,7 @@ def test_help_takes_under_three_tenths_of_a_second(command: str):
 def test_alone_it_prints_the_stage_table(capsys: pytest.CaptureFixture[str]):
     assert main([]) == 0
     shown = capsys.readouterr().out
-    for stage in ("corpus", "problems", "tokenizer", "tokens", "pretrain", "sft", "evaluate", "report"):
+    for stage in BY_NAME:
         assert f"  {stage} " in shown
 
 

@@ -56,7 +56,8 @@ def test_a_manifest_holds_everything_the_contract_names(miniature: tuple[Path, s
     assert manifest.peak_rss_bytes > 1e7
     for name, digest in manifest.outputs.items():
         assert digest_file(run_folder / stage / name) == digest, name
-    for upstream in BY_NAME[stage].reads:
+    assert set(manifest.inputs) >= set(BY_NAME[stage].reads) - {"reward"}
+    for upstream in manifest.inputs.keys() & BY_NAME.keys():
         assert manifest.inputs[upstream] == read_manifest(run_folder / upstream).digest
 
 
@@ -73,6 +74,8 @@ def test_a_manifest_holds_everything_the_contract_names(miniature: tuple[Path, s
                 *("tokens_per_second", "bits_per_byte_ci95", "fim_exact_match_ci95"),
             },
         ),
+        ("reward", {"pair_accuracy", "auc"}),
+        ("grpo", {"fim_exact_match_after", "seconds_per_step"}),
         ("sft", {"fim_exact_match_before", "fim_exact_match_after", "fim_exact_match_after_ci95"}),
     ],
 )

@@ -16,11 +16,19 @@ from rich.text import Text
 Item = TypeVar("Item")
 
 LINE_SECONDS = 10.0  # between two lines where there is no terminal
+quiet = False  # in all processes but the first of those that train together
+
+
+def hush() -> None:
+    """Show nothing from here on: another process speaks."""
+    global quiet
+    quiet = True
 
 
 def say(text: str) -> None:
     """Print one line to standard error, above any bar."""
-    print(f"codeweft: {text}", file=sys.stderr, flush=True)  # noqa: T201
+    if not quiet:
+        print(f"codeweft: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def duration(seconds: float) -> str:
@@ -100,7 +108,7 @@ class _TerminalBar(Bar):
 def bar(label: str, total: float | None = None, unit: str = "items") -> Generator[Bar, None, None]:
     """Show progress while the block runs; the bar disappears at its end, the stage's own line remains."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if quiet or not console.is_terminal:
         yield Bar(label, total, unit)
         return
     share = (TextColumn("{task.percentage:>3.0f} %"),) if total else ()  # of an unknown whole there is no share

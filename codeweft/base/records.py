@@ -147,6 +147,30 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Feedback:
+    """One sampled answer and what the tests that its prompt shows, and those that it does not, said of it.
+
+    `logprob` is the sum over `tokens` at temperature 1. A problem with a known result in place of tests has one verdict
+    for both.
+    """
+
+    problem: str
+    seed: int
+    text: str
+    tokens: tuple[int, ...]
+    logprob: float
+    finish: str
+    visible: Status
+    visible_passed: int
+    visible_total: int
+    hidden: Status
+    hidden_passed: int
+    hidden_total: int
+    tier: str
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """Two answers to one problem, one better by its tests."""
 

@@ -42,38 +42,52 @@ from codeweft.base.artifacts import (
     write_json,
 )
 from codeweft.base.errors import BusyError, InputError
+from codeweft.base.processes import Together
 from codeweft.base.progress import say
 
 STARTED = "started.json"
 STAGING = "staging"  # finished parts of unfinished work, in a stage's folder
 ACCOUNT = "account.json"  # what the processes of an unfinished stage have used so far
+OTHER_ACCOUNTS = "account-*.json"  # the same of the second and further processes that train together
 EVENTS = "tensorboard"
 FIGURES = ("seconds", "cpu_seconds", "peak_rss_bytes")
 ACCOUNT_SECONDS = 2.0  # between two entries of the account: the most that a killed process leaves uncounted
 
 
 class Metrics:
-    """Appends rows to `metrics.jsonl` and, where tensorboard is installed, to its event file."""
+    """Appends rows to `metrics.jsonl` and, where tensorboard is installed, to its event file.
 
-    def __init__(self, folder: Path) -> None:
+    Where it does not write, because another process does, it neither reads.
+    """
+
+    def __init__(self, folder: Path, writes: bool = True) -> None:
+        self.writes = writes
         self.path = folder / "metrics.jsonl"
         self.folder = folder
         self.events: Any = None
 
     def log(self, step: int, **values: float) -> None:
         """One row: the step, the time, and numbers by name."""
+        if not self.writes:
+            return
         with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
         self._event(step, values)
 
     def truncate(self, step: int) -> None:
         """Drop rows after `step`, which a resumed stage is about to write again."""
-        if self.path.exists():
+        if self.writes and self.path.exists():
             # a killed process may have left half a line at the end: no newline, no row
             rows = [line for line in self.path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
             kept = [line for line in rows if json.loads(line)["step"] <= step]
             with atomic(self.path) as file:
                 file.write("".join(kept).encode())
+
+    def mean(self, name: str) -> float:
+        """The mean of a number over all rows that have it; NaN where none has."""
+        rows = [json.loads(line) for line in self.path.read_text("utf-8").splitlines()] if self.writes else []
+        values = [row[name] for row in rows if name in row]
+        return sum(values) / len(values) if values else float("nan")
 
     def _event(self, step: int, values: Mapping[str, float]) -> None:
         if self.events is None:
@@ -117,7 +131,7 @@ class Run:
 
     `inputs` maps upstream stage names to their finished folders; `model_stage` is the one of them whose model the stage
     goes on from, if any. `sections` are the settings that belong to no stage,
-    such as the sandbox's. `counts` collects facts for the manifest.
+    such as the sandbox's. `counts` collects facts for the manifest. `together` are the processes that work on it.
     """
 
     name: str
@@ -131,9 +145,15 @@ class Run:
     device: str = "cpu"
     sections: Mapping[str, Any] = field(default_factory=dict)
     model_stage: str = ""
+    together: Together = field(default_factory=Together)
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(self.folder)
+        self.metrics = Metrics(self.folder, self.leads)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes; of several that work together, only the first does."""
+        return self.together.leads
 
     @property
     def staging(self) -> Path:
@@ -152,13 +172,19 @@ class Run:
 
     @contextmanager
     def open(self, name: str) -> Generator[DigestingFile, None, None]:
-        """Write output `name` atomically; its digest is recorded."""
+        """Write output `name` atomically; its digest is recorded. What others than the first process write is lost."""
+        if not self.leads:
+            with Path(os.devnull).open("wb") as nothing:
+                yield DigestingFile(nothing)
+            return
         with atomic(self.folder / name) as file:
             yield file
         self.outputs[name] = file.digest
 
     def write(self, name: str, value: pa.Table | bytes | str | dict | list) -> None:
         """Write a whole output: an Arrow table as zstd Parquet, bytes, text, or JSON."""
+        if not self.leads:
+            return
         if isinstance(value, dict | list):
             self.outputs[name] = write_json(self.folder / name, value)
             return
@@ -170,7 +196,8 @@ class Run:
 
     def adopt(self, name: str) -> None:
         """Record an output that a library wrote under its final name."""
-        self.outputs[name] = digest_file(self.folder / name)
+        if self.leads:
+            self.outputs[name] = digest_file(self.folder / name)
 
 
 @contextmanager
@@ -277,7 +304,8 @@ def settle(folder: Path) -> None:
     """Remove what was kept until the stage is finished: its predecessor, its finished parts, its account."""
     for leftover in (_aside(folder), folder / STAGING):
         shutil.rmtree(leftover, ignore_errors=True)
-    (folder / ACCOUNT).unlink(missing_ok=True)
+    for account in (folder / ACCOUNT, *folder.glob(OTHER_ACCOUNTS)):
+        account.unlink(missing_ok=True)
 
 
 def _aside(folder: Path) -> Path:
@@ -299,26 +327,33 @@ class Meter:
 
     In its block, what was used is written to the stage's folder every few seconds, for a process that goes on after
     this one is killed. A new meter of a folder begins with what stands there, in the account or in the manifest.
+    Processes that train together each keep an account; `read` is of this one's until `add_others`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.account = folder / ACCOUNT
+    def __init__(self, folder: Path, rank: int = 0) -> None:
+        self.account = folder / (OTHER_ACCOUNTS.replace("*", str(rank)) if rank else ACCOUNT)
         self.started, self.cpu = time.monotonic(), sum(usage[0] for usage in _own_usage())
         before: Any = read_json(self.account) if self.account.exists() else read_manifest(folder)
         if isinstance(before, Manifest):
             before = {name: getattr(before, name) for name in FIGURES}
         self.before: dict[str, Any] = before or dict.fromkeys(FIGURES, 0)
+        self.others: list[tuple[float, int]] = []
         self.ended = threading.Event()
         self.clerk = threading.Thread(target=self._keep, daemon=True)
 
     def read(self) -> dict[str, float | int]:
         """The manifest's three figures; the peak is that of the largest single process in bytes."""
-        usages = [*_own_usage(), *_usage_of_children()]
+        usages = [*_own_usage(), *_usage_of_children(), *self.others]
         return {
             "seconds": round(self.before["seconds"] + time.monotonic() - self.started, 3),
             "cpu_seconds": round(self.before["cpu_seconds"] + sum(usage[0] for usage in usages) - self.cpu, 3),
             "peak_rss_bytes": max(self.before["peak_rss_bytes"], *(usage[1] for usage in usages)),
         }
+
+    def add_others(self) -> None:
+        """Count what the processes used that trained together with this one, once they and the block have ended."""
+        accounts = [read_json(path) for path in sorted(self.account.parent.glob(OTHER_ACCOUNTS))]
+        self.others = [(account["cpu_seconds"], account["peak_rss_bytes"]) for account in accounts]
 
     def __enter__(self) -> "Meter":
         """Begin to keep the account."""

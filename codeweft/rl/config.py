@@ -84,8 +84,8 @@ class PaceConfig:
     learning_rate: float = 1e-6  # peak rate (DeepSeekMath: 1e-6)
     warmup: int = 0  # steps of linear warm-up
     floor: float = 1.0  # last rate as a share of the peak
-    sequence: int = 2048  # tokens of a row in which prompts with answers stand side by side
-    micro_batch: int = 4  # rows a forward pass
+    sequence: int = 2048  # longest prompt with its answer, in tokens
+    micro_batch: int = 4  # so many times `sequence` tokens make a forward pass at most
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -104,6 +104,8 @@ class RewardPaceConfig(PaceConfig):
 
     learning_rate: float = 2e-5  # peak rate (DeepSeekMath: 2e-5)
     floor: float = 0.1  # last rate as a share of the peak
+    sequence: int = 2048  # longest prompt with its answer, in tokens
+    micro_batch: int = 4  # texts a forward pass (a pair is two, and never divided)
 
 
 @dataclass(frozen=True)
@@ -164,9 +166,15 @@ class GrpoConfig:
     checkpoint_every: int = 20  # steps between checkpoints
     keep_checkpoints: int = 2  # newest checkpoints kept
 
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Stages that are not needed with these settings."""
+        return ("reward",) if self.reward is not None or not self.model_factor else ()
+
     def __post_init__(self) -> None:
         """Refuse what cannot be, and what would teach nothing."""
-        for name in ("prompts", "updates", "iterations", "max_tokens", "rows", "load_every", "tell_every"):
+        counts = ("prompts", "updates", "iterations", "max_tokens", "rows")
+        for name in (*counts, "load_every", "tell_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1.")
         if self.objective.group < 2:
@@ -223,7 +231,10 @@ class RewardConfig:
 
     def __post_init__(self) -> None:
         """Refuse amounts with which nothing can be compared."""
-        for name in ("held_out", "max_tokens", "rows", "pairs", "validate_every", "load_every", "checkpoint_every"):
+        for name in (
+            *("held_out", "max_tokens", "rows", "pairs"),
+            *("validate_every", "load_every", "checkpoint_every", "keep_checkpoints"),
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1.")
         if self.answers < 2:

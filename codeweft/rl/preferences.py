@@ -88,7 +88,7 @@ def select_pairs(answers: Sequence[Judged], config: PreferenceConfig, seed: int)
     by_problem: dict[str, list[int]] = defaultdict(list)
     seen: set[tuple[str, str]] = set()
     for place, answer in enumerate(answers):
-        reason = _unusable(answer.verdict, config)
+        reason = unusable(answer.verdict, config)
         if not reason and (answer.sample.problem, answer.sample.text) in seen:
             reason = "same text"
         if reason:
@@ -108,7 +108,8 @@ def select_pairs(answers: Sequence[Judged], config: PreferenceConfig, seed: int)
     return Selection(places, dict(left_out))
 
 
-def _unusable(verdict: Verdict, config: PreferenceConfig) -> str:
+def unusable(verdict: Verdict, config: PreferenceConfig) -> str:
+    """Why nothing is learned from an answer with this verdict, in a word or two; empty where something is."""
     if verdict.status in NOT_JUDGED or verdict.total < 1:
         return "not judged"
     if verdict.mode == "compat":
@@ -148,7 +149,12 @@ def pair_accuracy(chosen_N: np.ndarray, rejected_N: np.ndarray) -> float:
     0.5
     """
     assert len(chosen_N), "no pairs"
-    return float(((chosen_N > rejected_N) + 0.5 * (chosen_N == rejected_N)).mean())
+    return float(wins(chosen_N, rejected_N).mean())
+
+
+def wins(chosen_N: np.ndarray, rejected_N: np.ndarray) -> np.ndarray:
+    """1 for each pair whose better answer has the higher score, 0.5 where scores are equal, 0 where it is the other."""
+    return (chosen_N > rejected_N) + 0.5 * (chosen_N == rejected_N)
 
 
 def auc(score_N: np.ndarray, right_N: np.ndarray) -> float:
@@ -215,28 +221,21 @@ def pair_calibration(chosen_N: np.ndarray, rejected_N: np.ndarray, bins: int = 5
     answer itself the outcome would always be 1, and every model would look too modest.)
     """
     gap_N = np.abs(chosen_N - rejected_N).astype(np.float64)
-    outcome_N = (chosen_N > rejected_N) + 0.5 * (chosen_N == rejected_N)
+    outcome_N = wins(chosen_N, rejected_N)
     return calibration(1 / (1 + np.exp(-gap_N)), outcome_N, bins, start=0.5)
 
 
 # --- what a reward model must beat -----------------------------------------------------------------------------------
 
 
-def length_accuracy(answers: Sequence[Judged], places: Sequence[tuple[int, int]]) -> float:
-    """Pair accuracy of "the longer answer, counted in tokens, is better"; 1 minus it is that of the shorter one.
+def length_scores(answers: Sequence[Judged]) -> np.ndarray:
+    """Tokens of each answer: "the longer one is better". 1 minus its pair accuracy is that of the shorter one.
 
     A reward model has learned more than length where it beats the larger of the two.
     """
-    length_N = np.array([len(each.sample.tokens) for each in answers])
-    return _accuracy(length_N, places)
+    return np.array([float(len(each.sample.tokens)) for each in answers])
 
 
-def logprob_accuracy(answers: Sequence[Judged], places: Sequence[tuple[int, int]], *, per_token: bool = True) -> float:
-    """Pair accuracy of "the answer that the policy finds likelier is better", by mean or by sum over its tokens."""
-    score_N = np.array([each.sample.logprob / (len(each.sample.tokens) or 1 if per_token else 1) for each in answers])
-    return _accuracy(score_N, places)
-
-
-def _accuracy(score_N: np.ndarray, places: Sequence[tuple[int, int]]) -> float:
-    better_N, worse_N = np.array(places, dtype=np.int64).reshape(-1, 2).T
-    return pair_accuracy(score_N[better_N], score_N[worse_N])
+def logprob_scores(answers: Sequence[Judged], *, per_token: bool = True) -> np.ndarray:
+    """How likely the policy finds each answer, by mean or by sum over its tokens."""
+    return np.array([each.sample.logprob / (len(each.sample.tokens) or 1 if per_token else 1) for each in answers])

@@ -41,10 +41,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, weights_N: Tensor | None, tokens: int
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_WD: Tensor,
+        targets_N: Tensor,
+        weights_N: Tensor | None,
+        tokens: int,
+        fuse: bool,
     ) -> Tensor:
         wanted, head_wanted = ctx.needs_input_grad[:2]
-        fuse = fused.applies(hidden_ND)
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         hidden_gradient_ND = torch.empty_like(hidden_ND) if wanted else None
         # a frozen head (adapters) is spared its product
@@ -79,7 +84,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
         (gradient,) = grad_outputs
         of_hidden_ND, of_weight_WD = (None if each is None else each * gradient for each in ctx.saved_tensors)
-        return of_hidden_ND, of_weight_WD, None, None, None
+        return of_hidden_ND, of_weight_WD, None, None, None, None
 
 
 def entropy_and_gradient(logits_NW: Tensor, targets_N: Tensor, factor: float) -> tuple[Tensor, Tensor]:
@@ -102,7 +107,9 @@ def cross_entropy(hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, weigh
     if weights_N is not None:
         counted = weights_N.nonzero().squeeze(1)
         hidden_ND, targets_N, weights_N = hidden_ND[counted], targets_N[counted], weights_N[counted]
-    return _ChunkedCrossEntropy.apply(hidden_ND, weight_WD, targets_N, weights_N, tokens)
+    # asked here, since nothing wants a gradient any more inside `forward`
+    fuse = fused.applies(hidden_ND)
+    return _ChunkedCrossEntropy.apply(hidden_ND, weight_WD, targets_N, weights_N, tokens, fuse)
 
 
 def balance(routers: list[RouterOutput], config: BalanceConfig, groups_reached: int) -> Tensor:

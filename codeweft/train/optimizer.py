@@ -11,6 +11,7 @@ which is slow on processors without instructions for it; here products are float
 import torch
 from torch import Tensor, nn
 
+from codeweft.base.processes import Together
 from codeweft.train.config import OptimizerConfig
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # steep at 0, so that five rounds lift even small singular values to about 1
@@ -18,7 +19,7 @@ ROUNDS = 5
 SMALLEST_NORM = 1e-7  # a matrix whose norm is below it is as good as zero, and stays so
 TOGETHER = 4  # matrices multiplied at once: few enough to stay in the processor's cache through all rounds
 RMS = 0.2  # of an entry's step at rate 1, which is what AdamW's steps come to (Moonlight §2.2)
-NOT_HIDDEN = ("embed_tokens.weight", "lm_head.weight", "mlp.gate.weight")  # tables of words and of experts
+NOT_HIDDEN = ("embed_tokens.weight", "lm_head.weight", "score.weight", "mlp.gate.weight")  # tables, and one score
 
 
 class MasterOptimizer:
@@ -58,6 +59,20 @@ class MasterOptimizer:
             else:
                 master.grad += weight.grad
             weight.grad = None
+
+    def sum_over(self, together: Together) -> None:
+        """Make the gradients those of all processes together; one that had no batch takes part with zeros.
+
+        A weight that has none in any process is left without, as in one process: it would be decayed otherwise.
+        """
+        if together.size == 1:
+            return
+        known = torch.tensor([float(master.grad is not None) for master in self.masters])
+        together.sum_([known])
+        for master, processes in zip(self.masters, known.tolist(), strict=True):
+            if processes and master.grad is None:
+                master.grad = torch.zeros_like(master)
+        together.sum_([master.grad for master in self.masters if master.grad is not None])
 
     def step(self, learning_rate: float) -> float:
         """Clip, update, round into the model; returns the gradient's norm before clipping.

@@ -49,9 +49,11 @@ def run(config: PretrainConfig, run: Run) -> dict[str, float]:
     total, activated = model.config.total_parameters, model.config.activated_parameters
     size = f"{quantity(total)} parameters, {quantity(activated)} used by a token"
     say(f"pretrain: {size}, on {run.device}.")
-    trainer = Trainer(model, config.optimizer)
+    trainer = Trainer(model, config.optimizer, run.together)
     shards = TokenShards(run.read("tokens"))
     speed = train(trainer, make_plan(config, tokenizer, shards, run.seed, device), run)
+    if not run.leads:
+        return {}
     fim_rate = fim_rate_of(run.read("tokens"))
     save_folder(
         model.to(torch.bfloat16),

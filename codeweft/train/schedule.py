@@ -5,11 +5,36 @@ Source: DeepSeek-Coder-V2 ยง3.3 (warm-up, then cosine to a tenth), DeepSeek-V2 ย
 """
 
 import math
+from typing import Protocol
 
 from codeweft.train.config import ScheduleConfig
 
 
-def learning_rate(step: int, config: ScheduleConfig) -> float:
+class Pace(Protocol):
+    """Settings that decide the rate."""
+
+    @property
+    def steps(self) -> int:
+        """All steps."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak."""
+        ...
+
+    @property
+    def warmup(self) -> int:
+        """Steps of linear warm-up."""
+        ...
+
+    @property
+    def floor(self) -> float:
+        """The last rate as a share of the peak."""
+        ...
+
+
+def learning_rate(step: int, config: Pace) -> float:
     """The rate of 0-based `step`: linear from 0 over `warmup`, then half a cosine down to `floor` of the peak.
 
     >>> config = ScheduleConfig(steps=111, warmup=10, learning_rate=1.0, floor=0.1)

@@ -70,12 +70,14 @@ def run(config: SftConfig, run: Run) -> dict[str, float]:
     say(f"sft: {size} parameters, {many:,} conversations, on {device}, {str(model.lm_head.weight.dtype)[6:]}.")
     if config.lora.rank:
         say(f"sft: {quantity(lora.add(model, config.lora, run.seed))} parameters of adapters are trained, no others.")
-    trainer = Trainer(model, config.optimizer)
+    trainer = Trainer(model, config.optimizer, run.together)
     # packing puts the longest first: what validates is drawn from all
     mixed = [
         held_out.samples[place] for place in generator(run.seed, "sft", "validation").permutation(len(held_out.samples))
     ]
     speed = train(trainer, make_plan(config, rows, mixed, tokenizer.end, device), run)
+    if not run.leads:
+        return {}
     if config.lora.rank:
         save_adapter(model, run.folder / "adapter", str(folder))
         for path in sorted((run.folder / "adapter").iterdir()):

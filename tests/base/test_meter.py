@@ -34,6 +34,25 @@ def test_a_meter_counts_cpu_time(tmp_path: Path):
     assert read["seconds"] > 0
 
 
+def test_what_processes_used_that_trained_together_is_counted_once_and_not_left_behind(tmp_path: Path):
+    with Meter(tmp_path) as first:
+        with Meter(tmp_path, rank=1):
+            sum(range(2_000_000))
+        with Meter(tmp_path, rank=2):
+            pass
+    others = [read_json(tmp_path / f"account-{rank}.json") for rank in (1, 2)]
+    alone = first.read()
+    first.add_others()
+    together = first.read()
+    used = sum(account["cpu_seconds"] for account in others)
+    assert used > 0
+    assert together["cpu_seconds"] - alone["cpu_seconds"] == pytest.approx(used, abs=0.05)
+    # a process of rank 1 that goes on begins with its own account, not with that of the first
+    assert Meter(tmp_path, rank=1).read()["cpu_seconds"] >= others[0]["cpu_seconds"]
+    settle(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_a_killed_process_used_is_counted_by_the_one_that_goes_on(tmp_path: Path):
     process = subprocess.Popen([sys.executable, "-c", BUSY, str(tmp_path)])
     until = time.monotonic() + 30

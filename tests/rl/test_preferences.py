@@ -18,8 +18,8 @@ from codeweft.rl.preferences import (
     as_pairs,
     auc,
     calibration,
-    length_accuracy,
-    logprob_accuracy,
+    length_scores,
+    logprob_scores,
     pair_accuracy,
     pair_calibration,
     pairwise_loss,
@@ -207,10 +207,15 @@ def test_rows_hold_texts_and_counts_of_both_sides():
 def test_baselines_choose_by_length_and_by_the_policys_own_opinion():
     """Log-probabilities -4 and -3 over 4 and 2 tokens: the second is likelier by its sum, the first by its mean."""
     answers = [answer("long", 4, logprob=-4.0), answer("no", 1, logprob=-3.0), answer("xx", 4, logprob=-9.0)]
-    assert length_accuracy(answers, [(0, 1)]) == 1.0
-    assert length_accuracy(answers, [(0, 1), (2, 1)]) == 0.75
-    assert logprob_accuracy(answers, [(0, 1)]) == 1.0
-    assert logprob_accuracy(answers, [(0, 1)], per_token=False) == 0.0
+
+    def accuracy(score: np.ndarray, *places: tuple[int, int]) -> float:
+        better, worse = np.array(places).T
+        return pair_accuracy(score[better], score[worse])
+
+    assert accuracy(length_scores(answers), (0, 1)) == 1.0
+    assert accuracy(length_scores(answers), (0, 1), (2, 1)) == 0.75
+    assert accuracy(logprob_scores(answers), (0, 1)) == 1.0
+    assert accuracy(logprob_scores(answers, per_token=False), (0, 1)) == 0.0
 
 
 def test_settings_that_select_nothing_are_refused():

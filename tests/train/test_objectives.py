@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from codeweft.model.kernels import native
 from codeweft.train import objectives
 from codeweft.train.objectives import cross_entropy
 
@@ -53,3 +54,13 @@ def test_weighted_tokens_count_as_often_as_their_weight_says(monkeypatch: pytest
     nothing.backward()
     assert float(nothing.detach()) == 0
     assert not hidden.grad.any()
+
+
+@pytest.mark.skipif(not native.available(), reason="toolchain: no compiler")
+def test_training_goes_through_the_fused_cross_entropy(monkeypatch: pytest.MonkeyPatch):
+    calls, fused_one = [], objectives.fused.cross_entropy_
+    monkeypatch.setattr(objectives.fused, "cross_entropy_", lambda *given: calls.append(1) or fused_one(*given))
+    hidden, weight = torch.randn(9, 16, requires_grad=True), torch.randn(40, 16, requires_grad=True)
+    cross_entropy(hidden, weight, torch.randint(0, 40, (9,))).backward()
+    cross_entropy(hidden, weight, torch.randint(0, 40, (9,)), torch.rand(9)).backward()
+    assert len(calls) == 2

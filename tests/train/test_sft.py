@@ -81,9 +81,7 @@ def work(folder: Path, upstream: dict[str, Path]) -> Run:
     return Run("sft", folder, 1, upstream, model_stage="pretrain")
 
 
-def test_the_folder_says_its_stage_and_still_how_it_infills(
-    tmp_path: Path, upstream: dict[str, Path]
-):
+def test_the_folder_says_its_stage_and_still_how_it_infills(tmp_path: Path, upstream: dict[str, Path]):
     stage = work(tmp_path / "sft", upstream)
     assert run(CONFIG, stage)["tokens_per_second"] > 0
     config = read_config(stage.folder / "model")
