@@ -73,8 +73,11 @@ def main() -> None:
     about, arguments = sources()
     for name, run in RUNS.items():
         extra = PLAIN if name == "without infilling" else []
-        command = [sys.executable, "-m", "codeweft", "run", "small", *arguments, "--out", str(run), *extra]
-        subprocess.run(command, check=True)
+        program = [sys.executable, "-m", "codeweft"]
+        base = ["run", "small", *arguments, "--out", str(run), "--to", "pretrain"]
+        subprocess.run([*program, *base, *extra], check=True)
+        of_base = ["--run", str(run), "--evaluate.model=pretrain", "--evaluate.katas=0"]
+        subprocess.run([*program, "evaluate", *of_base, *extra], check=True)
     collect(about)
 
 
