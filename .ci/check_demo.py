@@ -17,11 +17,15 @@ HEADLINES = {
     "pretrain": {
         "bits_per_byte", "bits_per_byte_5gram", "fim_exact_match", "fim_exact_match_copy", "tokens_per_second",
     },
+    "sft": {"katas_pass@1_before", "katas_pass@1_after", "fim_exact_match_before", "fim_exact_match_after"},
+    "reward": {"pair_accuracy", "auc", "visible_test_accuracy"},
+    "grpo": {
+        "katas_pass@1_before", "katas_pass@1_after", "katas_unseen_families_before", "katas_unseen_families_after",
+        "fim_exact_match_after", "seconds_per_step",
+    },
     "evaluate": {"katas_pass@1", "katas_unseen_families", "katas_nearest"},
 }  # fmt: skip
-# The budget of the stages that there are, on two cores: 30 + 5 + 10 + 15 + 180 s, measuring 75, evaluation 45, page 10;
-# and a twelfth for a machine that is not quiet.
-CPU_SECONDS, MEMORY = 800, 4 * 2**30
+CPU_SECONDS, MEMORY = 1440, 4 * 2**30
 
 
 def faults(run_folder: Path) -> list[str]:
