@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from codeweft.base.artifacts import atomic, write_json
+from codeweft.base.artifacts import atomic, digest_file, write_json
 from codeweft.base.errors import ModelError, UserError
 from codeweft.model.config import ModelConfig
 from codeweft.model.quantize import Quantization, quantized_parts
@@ -126,6 +126,19 @@ def load_model(
                 _fill(target, tensor, f"{path}: {name}")
     refuse_missing(folder, list(waiting))
     return model.eval()
+
+
+def weights_given(setting: str, folder: Path | None) -> dict[str, str]:
+    """Digests of the weight files of a folder that a setting names, as inputs of a stage; none where it names none.
+
+    ModelError where there is no such folder.
+    """
+    if folder is None:
+        return {}
+    if not folder.is_dir():
+        raise ModelError(f"{setting}: there is no folder {folder}.", "Give the path of a model folder.")
+    name = setting.rpartition(".")[2]
+    return {f"{name}/{path.name}": digest_file(path) for path in sorted(folder.glob("*.safetensors"))}
 
 
 def refuse_missing(folder: Path, names: Sequence[str]) -> None:

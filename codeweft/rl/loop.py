@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from codeweft.base.artifacts import atomic_folder, digest_file, read_manifest
+from codeweft.base.artifacts import atomic_folder, read_manifest
 from codeweft.base.errors import ConfigError, ModelError
 from codeweft.base.progress import quantity, say
 from codeweft.base.records import Rollout, schema
@@ -28,7 +28,7 @@ from codeweft.base.runs import Run
 from codeweft.base.seeds import generator
 from codeweft.engine.engine import Engine
 from codeweft.model.device import choose_device, choose_precision
-from codeweft.model.folder import load_folder, read_config, save_folder
+from codeweft.model.folder import load_folder, read_config, save_folder, weights_given
 from codeweft.model.transformer import Transformer
 from codeweft.rl.config import GrpoConfig
 from codeweft.rl.judging import Judge
@@ -69,14 +69,7 @@ ITERATIONS = "iterations"
 
 def inputs(config: GrpoConfig) -> dict[str, str]:
     """The weights that come from outside the run."""
-    found: dict[str, str] = {}
-    for name, folder in (("init", config.init), ("reward", config.reward)):
-        if folder is None:
-            continue
-        if not folder.is_dir():
-            raise ModelError(f"grpo.{name}: there is no folder {folder}.", "Give the path of a model folder.")
-        found |= {f"{name}/{path.name}": digest_file(path) for path in sorted(folder.glob("*.safetensors"))}
-    return found
+    return weights_given("grpo.init", config.init) | weights_given("grpo.reward", config.reward)
 
 
 def run(config: GrpoConfig, run: Run) -> dict[str, float]:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from codeweft.base.artifacts import digest_file, read_manifest
+from codeweft.base.artifacts import read_manifest
 from codeweft.base.errors import InputError, ModelError
 from codeweft.base.progress import quantity, say
 from codeweft.base.records import Feedback, Pair, Rollout, Sample, Verdict, schema
@@ -31,7 +31,7 @@ from codeweft.base.runs import Run
 from codeweft.base.seeds import derive, generator
 from codeweft.engine.engine import Engine
 from codeweft.model.device import choose_device, choose_precision
-from codeweft.model.folder import load_folder, read_config, write_text
+from codeweft.model.folder import load_folder, read_config, weights_given, write_text
 from codeweft.model.reward import RewardModel, load_reward_folder, reward_model_of, save_reward_folder
 from codeweft.model.transformer import Transformer
 from codeweft.rl.config import GrpoConfig, PreferenceConfig, RewardConfig
@@ -54,11 +54,7 @@ VALIDATED = 4  # times the examples of a step: so many held-out ones a validatio
 
 def inputs(config: RewardConfig) -> dict[str, str]:
     """The weights of the model folder to go on from, where it is not one of the run."""
-    if config.init is None:
-        return {}
-    if not config.init.is_dir():
-        raise ModelError(f"reward.init: there is no folder {config.init}.", "Give the path of a model folder.")
-    return {f"init/{path.name}": digest_file(path) for path in sorted(config.init.glob("*.safetensors"))}
+    return weights_given("reward.init", config.init)
 
 
 def run(config: RewardConfig, run: Run) -> dict[str, Any]:

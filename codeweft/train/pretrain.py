@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from codeweft.base.artifacts import digest_file, read_manifest
+from codeweft.base.artifacts import read_manifest
 from codeweft.base.errors import ModelError
 from codeweft.base.progress import quantity, say
 from codeweft.base.runs import Run
 from codeweft.base.seeds import derive
 from codeweft.model.device import choose_device, choose_precision
-from codeweft.model.folder import load_folder, save_folder
+from codeweft.model.folder import load_folder, save_folder, weights_given
 from codeweft.model.kernels import native
 from codeweft.model.transformer import Transformer
 from codeweft.tokenizer.load import FILES, Tokenizer, load_tokenizer
@@ -30,11 +30,7 @@ from codeweft.train.schedule import batch_size, learning_rate, sequences_before
 
 def inputs(config: PretrainConfig) -> dict[str, str]:
     """The weights of the model folder to go on from, if any."""
-    if config.init is None:
-        return {}
-    if not config.init.is_dir():
-        raise ModelError(f"pretrain.init: there is no folder {config.init}.", "Give the path of a model folder.")
-    return {f"init/{path.name}": digest_file(path) for path in sorted(config.init.glob("*.safetensors"))}
+    return weights_given("pretrain.init", config.init)
 
 
 def run(config: PretrainConfig, run: Run) -> dict[str, float]:

@@ -17,14 +17,14 @@ from itertools import accumulate
 import numpy as np
 import torch
 
-from codeweft.base.artifacts import digest_file, read_manifest
+from codeweft.base.artifacts import read_manifest
 from codeweft.base.conversations import read_written
 from codeweft.base.errors import InputError, ModelError
 from codeweft.base.progress import quantity, say
 from codeweft.base.runs import Run
 from codeweft.base.seeds import generator
 from codeweft.model.device import choose_device, choose_precision
-from codeweft.model.folder import load_folder, read_config, save_folder
+from codeweft.model.folder import load_folder, read_config, save_folder, weights_given
 from codeweft.model.transformer import Transformer
 from codeweft.tokenizer.load import FILES, Tokenizer, load_tokenizer
 from codeweft.tokenizer.shards import TokenShards
@@ -40,11 +40,7 @@ from codeweft.train.schedule import batch_size, learning_rate, sequences_before
 
 def inputs(config: SftConfig) -> dict[str, str]:
     """The weights of the model folder to go on from, where it is not one of the run."""
-    if config.init is None:
-        return {}
-    if not config.init.is_dir():
-        raise ModelError(f"sft.init: there is no folder {config.init}.", "Give the path of a model folder.")
-    return {f"init/{path.name}": digest_file(path) for path in sorted(config.init.glob("*.safetensors"))}
+    return weights_given("sft.init", config.init)
 
 
 def run(config: SftConfig, run: Run) -> dict[str, float]:
