@@ -16,6 +16,7 @@ from torch import Tensor
 
 from codeweft.base.errors import ModelError
 from codeweft.base.seeds import derive
+from codeweft.engine.kernels import drawing
 from codeweft.engine.request import Request
 
 LOW_32 = 0xFFFFFFFF
@@ -44,11 +45,13 @@ def choose(
 
 def _draw(logits_SW: Tensor, requests: Sequence[Request], positions: Sequence[int]) -> Tensor:
     device = logits_SW.device
+    keys = [derive(request.seed, "token", position) for request, position in zip(requests, positions, strict=True)]
+    if all(request.top_p >= 1 for request in requests) and drawing.applies(logits_SW):
+        return drawing.draw(logits_SW, [request.temperature for request in requests], keys)
     temperature_S = torch.tensor([request.temperature for request in requests], dtype=torch.float64, device=device)
     logits_SW = logits_SW.double()
     # Below their maximum, so that a tiny temperature sends the others to minus infinity and not the best to infinity.
     scores_SW = (logits_SW - logits_SW.amax(-1, keepdim=True)) / temperature_S[:, None]
-    keys = [derive(request.seed, "token", position) for request, position in zip(requests, positions, strict=True)]
     tokens_S = torch.empty(len(requests), dtype=torch.int64, device=device)
     narrow = [index for index, request in enumerate(requests) if request.top_p < 1]
     wide = [index for index, request in enumerate(requests) if request.top_p >= 1]
