@@ -25,7 +25,8 @@ HEADLINES = {
     },
     "evaluate": {"katas_pass@1", "katas_unseen_families", "katas_nearest"},
 }  # fmt: skip
-CPU_SECONDS, MEMORY = 1440, 4 * 2**30
+# The budget is 1,440 on two quiet cores; a twelfth more for a machine that is not quiet.
+CPU_SECONDS, MEMORY = 1560, 4 * 2**30
 
 
 def faults(run_folder: Path) -> list[str]:

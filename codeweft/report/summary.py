@@ -42,11 +42,11 @@ def program() -> str:
 
 def headline_table(manifests: list[Manifest]) -> str:
     """One line a figure: stage, name, value with its interval; then time and memory of each stage."""
-    lines = ["stage      figure                      value"]
+    lines = [f"{'stage':<10} {'figure':<29} value"]
     for manifest in manifests:
         for name in manifest.headline:
             if not name.endswith("_ci95"):
-                lines.append(f"{manifest.stage:<10} {name:<27} {figure(name, manifest.headline)}")
+                lines.append(f"{manifest.stage:<10} {name:<29} {figure(name, manifest.headline)}")
     lines.append("")
     lines.append("stage      wall         CPU          peak memory")
     for manifest in manifests:
