@@ -35,7 +35,9 @@ FIRST_PART = {
     "tokens": "tokens/staging/piece-*.json",
     "pretrain": "pretrain/checkpoints/step-*",
     "sft": "sft/checkpoints/step-*",
-    "evaluate": "measured/sft-*/infilling-*.json",
+    "reward": "reward/staging/feedback-*.parquet",
+    "grpo": "grpo/rollouts/*.parquet",
+    "evaluate": "measured/grpo-*/infilling-*.json",
     "report": "report/started.json",
 }
 started: list[subprocess.Popen[str]] = []
@@ -114,7 +116,7 @@ def same_as(whole: Path, cut: Path, stage: str) -> None:
     assert before is not None
     assert after is not None
     assert after.outputs == before.outputs
-    measured = {name for name in before.headline if not name.endswith("per_second")}
+    measured = {name for name in before.headline if not name.endswith(("per_second", "per_step"))}
     assert {name: after.headline[name] for name in measured} == {name: before.headline[name] for name in measured}
     allowed = BESIDE_OUTPUTS | {name.split("/")[0] for name in after.outputs}
     assert {path.name for path in (cut / stage).iterdir()} <= allowed
