@@ -69,7 +69,9 @@ def measure(
     tokens_seen: how many tokens of the training stream the model was trained on, repeats included.
     """
     tasks = measured(run_folder, stage, seed, tokens_seen, settings).tasks
-    if settings.katas:
+    if settings.katas and read_manifest(run_folder / "problems") is None:
+        say(f"measuring {stage}: the stage problems is not finished, so no katas are asked.")
+    elif settings.katas:
         tasks = tasks | katas.measured(run_folder, stage, seed, settings, sandbox)[0]
     return headline_of(tasks)
 

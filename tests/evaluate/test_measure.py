@@ -232,3 +232,9 @@ def test_a_model_with_another_tokenizer_is_refused(own_run: Path):
     path.unlink()
     with pytest.raises(ModelError, match=r"There is no tokenizer.json in .*model"):
         measure(own_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS), SandboxConfig())
+
+
+def test_katas_are_left_out_aloud_where_there_are_no_problems(measured_run: Path, capsys: pytest.CaptureFixture[str]):
+    headline = measure(measured_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS, katas=5), SandboxConfig())
+    assert "katas_pass@1" not in headline
+    assert "the stage problems is not finished, so no katas are asked" in capsys.readouterr().err
