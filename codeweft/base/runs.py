@@ -8,7 +8,6 @@ skipped; only the first, it was cut off and may go on from what it left.
 """
 
 import fcntl
-import json
 import os
 import platform
 import re
@@ -35,13 +34,13 @@ from codeweft.base.artifacts import (
     atomic,
     differences,
     digest_file,
-    naming,
     read_json,
     read_manifest,
     remove_partials,
     write_json,
 )
 from codeweft.base.errors import BusyError, InputError
+from codeweft.base.metrics import Metrics
 from codeweft.base.processes import Together
 from codeweft.base.progress import say
 
@@ -49,80 +48,8 @@ STARTED = "started.json"
 STAGING = "staging"  # finished parts of unfinished work, in a stage's folder
 ACCOUNT = "account.json"  # what the processes of an unfinished stage have used so far
 OTHER_ACCOUNTS = "account-*.json"  # the same of the second and further processes that train together
-EVENTS = "tensorboard"
 FIGURES = ("seconds", "cpu_seconds", "peak_rss_bytes")
 ACCOUNT_SECONDS = 2.0  # between two entries of the account: the most that a killed process leaves uncounted
-
-
-class Metrics:
-    """Appends rows to `metrics.jsonl` and, where tensorboard is installed, to its event file.
-
-    Where it does not write, because another process does, it neither reads.
-    """
-
-    def __init__(self, folder: Path, writes: bool = True) -> None:
-        self.writes = writes
-        self.path = folder / "metrics.jsonl"
-        self.folder = folder
-        self.events: Any = None
-
-    def log(self, step: int, **values: float) -> None:
-        """One row: the step, the time, and numbers by name."""
-        if not self.writes:
-            return
-        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
-        self._event(step, values)
-
-    def truncate(self, step: int) -> None:
-        """Drop rows after `step`, which a resumed stage is about to write again."""
-        if self.writes and self.path.exists():
-            # a killed process may have left half a line at the end: no newline, no row
-            rows = [line for line in self.path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in rows if json.loads(line)["step"] <= step]
-            with atomic(self.path) as file:
-                file.write("".join(kept).encode())
-
-    def mean(self, name: str) -> float:
-        """The mean of a number over all rows that have it; NaN where none has."""
-        rows = [json.loads(line) for line in self.path.read_text("utf-8").splitlines()] if self.writes else []
-        values = [row[name] for row in rows if name in row]
-        return sum(values) / len(values) if values else float("nan")
-
-    def _event(self, step: int, values: Mapping[str, float]) -> None:
-        if self.events is None:
-            self.events = _event_writer(self.folder / EVENTS)
-        if self.events is not False:
-            from tensorboard.compat.proto.event_pb2 import Event  # ty: ignore[missing-module-member]
-            from tensorboard.compat.proto.summary_pb2 import Summary  # ty: ignore[missing-module-member]
-
-            rows = [Summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()]
-            event = Event(wall_time=time.time(), step=step, summary=Summary(value=rows))
-            with naming(self.folder / EVENTS):
-                self.events.write(event.SerializeToString())
-                self.events.flush()
-
-    def close(self) -> None:
-        """Close the event file."""
-        if self.events:
-            self.events.close()
-
-
-def _event_writer(folder: Path) -> Any:
-    try:
-        from tensorboard.compat.proto.event_pb2 import Event  # ty: ignore[missing-module-member]
-        from tensorboard.summary.writer.record_writer import RecordWriter
-    except ImportError:
-        say("tensorboard is not installed: metrics go to metrics.jsonl alone (pip install 'codeweft[track]').")
-        return False
-    folder.mkdir(exist_ok=True)
-    # written here and not by the library's own thread, whose errors, such as a full disk, would be a traceback
-    path = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-    with naming(path):
-        writer = RecordWriter(path.open("wb"))
-        writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
-        writer.flush()
-    return writer
 
 
 @dataclass
@@ -130,8 +57,8 @@ class Run:
     """What a stage's `run(config, run)` works with: its folder, its inputs, its seed, its metrics.
 
     `inputs` maps upstream stage names to their finished folders; `model_stage` is the one of them whose model the stage
-    goes on from, if any. `sections` are the settings that belong to no stage,
-    such as the sandbox's. `counts` collects facts for the manifest. `together` are the processes that work on it.
+    goes on from, if any. `sections` are the settings that belong to no stage, such as the sandbox's. `counts` collects
+    facts for the manifest. `together` are the processes that work on it.
     """
 
     name: str
@@ -170,6 +97,12 @@ class Run:
         """The model folder that the stage goes on from."""
         return self.read(self.model_stage) / "model"
 
+    @property
+    def tokens_seen(self) -> int:
+        """How many tokens of the run's stream that model was trained on; 0 for a model from elsewhere."""
+        manifest = read_manifest(self.read(self.model_stage)) if self.model_stage else None
+        return manifest.counts["tokens_seen"] if manifest else 0
+
     @contextmanager
     def open(self, name: str) -> Generator[DigestingFile, None, None]:
         """Write output `name` atomically; its digest is recorded. What others than the first process write is lost."""
@@ -195,9 +128,13 @@ class Run:
                 file.write(value.encode() if isinstance(value, str) else value)
 
     def adopt(self, name: str) -> None:
-        """Record an output that a library wrote under its final name."""
-        if self.leads:
-            self.outputs[name] = digest_file(self.folder / name)
+        """Record an output that a library wrote under its final name, or every file of a folder."""
+        path = self.folder / name
+        if self.leads and path.is_dir():
+            for file in sorted(path.iterdir()):
+                self.outputs[f"{name}/{file.name}"] = digest_file(file)
+        elif self.leads:
+            self.outputs[name] = digest_file(path)
 
 
 @contextmanager

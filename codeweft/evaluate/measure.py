@@ -66,7 +66,8 @@ def measure(
 ) -> dict[str, Any]:
     """The headline figures of runs/NAME/STAGE/model, each rate with its `…_ci95`; None where it cannot be scored.
 
-    tokens_seen: how many tokens of the training stream the model was trained on, repeats included.
+    tokens_seen: how many tokens of the training stream the model was trained on, repeats included; 0 where nobody
+    knows, as of a model from elsewhere: the n-gram model then counts the whole stream.
     """
     tasks = measured(run_folder, stage, seed, tokens_seen, settings).tasks
     if settings.katas and read_manifest(run_folder / "problems") is None:
@@ -217,7 +218,7 @@ class _Measuring:
         shards = TokenShards(self.run_folder / "tokens")
         held_out = draw_documents(shards, settings.bits_tokens, settings.bits_document_tokens, self.seed)
         predictions = sum(len(tokens) - 1 for tokens in held_out.tokens)
-        counted = min(self.tokens_seen, shards.total("train"), settings.ngram_tokens)
+        counted = min(self.tokens_seen or shards.total("train"), shards.total("train"), settings.ngram_tokens)
 
         def of_model() -> list[float]:
             with bar("bits per byte", predictions, "tokens") as shown:

@@ -20,15 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from codeweft.base.artifacts import atomic_folder, read_manifest
-from codeweft.base.errors import ConfigError, ModelError
+from codeweft.base.artifacts import atomic_folder
+from codeweft.base.errors import ConfigError
 from codeweft.base.progress import quantity, say
 from codeweft.base.records import Rollout, schema
 from codeweft.base.runs import Run
 from codeweft.base.seeds import generator
 from codeweft.engine.engine import Engine
 from codeweft.model.device import choose_device, choose_precision
-from codeweft.model.folder import load_folder, read_config, save_folder, weights_given
+from codeweft.model.folder import load_folder, save_folder, weights_given
 from codeweft.model.transformer import Transformer
 from codeweft.rl.config import GrpoConfig
 from codeweft.rl.judging import Judge
@@ -41,7 +41,7 @@ from codeweft.rl.policy import (
     with_old,
     with_reference,
 )
-from codeweft.rl.prompts import Prompt, prompts_of, with_few_tests
+from codeweft.rl.prompts import Prompt, prompts_of, room_for_prompts, with_few_tests
 from codeweft.rl.rollout import (
     EngineSampler,
     Pending,
@@ -83,14 +83,9 @@ def run(config: GrpoConfig, run: Run) -> dict[str, float]:
         )
     folder = config.init or run.model
     tokenizer = load_tokenizer(folder)
-    longest = min(config.pace.sequence, read_config(folder).max_position_embeddings)
-    if config.max_tokens >= longest:
-        raise ModelError(
-            f"grpo.max_tokens = {config.max_tokens} leaves no room for a prompt in {longest} tokens.",
-            "Lower it, or raise grpo.pace.sequence as far as the model goes.",
-        )
+    room = room_for_prompts("grpo", folder, config.pace.sequence, config.max_tokens)
     problems = with_few_tests(list(read_problems(run.read("problems") / "train.jsonl")), config.few_tests)
-    prompts = prompts_of(problems, tokenizer, longest - config.max_tokens, config.tests, "grpo")
+    prompts = prompts_of(problems, tokenizer, room, config.tests, "grpo")
     policy = load_folder(folder, dtype=choose_precision(config.precision, device), device=device, trainable=True)
     scorer = Scorer.open(reward_folder(config, run), tokenizer, device) if config.model_factor else None
     run.device = str(device)
@@ -105,15 +100,12 @@ def run(config: GrpoConfig, run: Run) -> dict[str, float]:
         train(trainer, exploring.plan(), run)
     if not run.leads:
         return {}
-    for path in sorted((run.folder / ROLLOUTS).iterdir()):
-        run.adopt(f"{ROLLOUTS}/{path.name}")
+    run.adopt(ROLLOUTS)
     tokens = [tokenizer.folder / name for name in FILES]
     save_folder(policy, run.folder / "model", stage="grpo", extra_files=tokens)
-    for path in sorted((run.folder / "model").iterdir()):
-        run.adopt(f"model/{path.name}")
-    before = read_manifest(run.read(run.model_stage)) if run.model_stage else None
+    run.adopt("model")
     run.counts |= {
-        "tokens_seen": before.counts["tokens_seen"] if before else 0,
+        "tokens_seen": run.tokens_seen,
         "prompts": len(prompts),
         "rollouts": config.pace.steps // config.updates,
         "answers": config.pace.steps // config.updates * config.prompts * config.objective.group,

@@ -10,11 +10,13 @@ that the problem has. A problem that could never be judged is found before anyth
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
-from codeweft.base.errors import InputError
+from codeweft.base.errors import InputError, ModelError
 from codeweft.base.progress import say
 from codeweft.base.records import Problem, Test
+from codeweft.model.folder import read_config
 from codeweft.tasks.registry import find
 from codeweft.tasks.task import Answer, Room
 from codeweft.tokenizer.chat import encode_chat
@@ -29,6 +31,20 @@ class Prompt:
 
     problem: Problem
     tokens: tuple[int, ...]
+
+
+def room_for_prompts(stage: str, folder: Path, sequence: int, max_tokens: int) -> int:
+    """Tokens that a prompt may have, so that it stands with its answer in `sequence` tokens and in the model's window.
+
+    ModelError where answers leave none.
+    """
+    longest = min(sequence, read_config(folder).max_position_embeddings)
+    if max_tokens >= longest:
+        raise ModelError(
+            f"{stage}.max_tokens = {max_tokens} leaves no room for a prompt in {longest} tokens.",
+            f"Lower it, or raise {stage}.pace.sequence as far as the model goes.",
+        )
+    return longest - max_tokens
 
 
 def prompts_of(

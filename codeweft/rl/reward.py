@@ -23,15 +23,14 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from codeweft.base.artifacts import read_manifest
-from codeweft.base.errors import InputError, ModelError
+from codeweft.base.errors import InputError
 from codeweft.base.progress import quantity, say
 from codeweft.base.records import Feedback, Pair, Rollout, Sample, Verdict, schema
 from codeweft.base.runs import Run
 from codeweft.base.seeds import derive, generator
 from codeweft.engine.engine import Engine
 from codeweft.model.device import choose_device, choose_precision
-from codeweft.model.folder import load_folder, read_config, weights_given, write_text
+from codeweft.model.folder import load_folder, weights_given, write_text
 from codeweft.model.reward import RewardModel, load_reward_folder, reward_model_of, save_reward_folder
 from codeweft.model.transformer import Transformer
 from codeweft.rl.config import GrpoConfig, PreferenceConfig, RewardConfig
@@ -39,7 +38,7 @@ from codeweft.rl.feedback import collect, judged_by, measurable, table_of
 from codeweft.rl.judging import Judge
 from codeweft.rl.measuring import HEADLINE, measure
 from codeweft.rl.preferences import Judged, as_pairs, pairwise_loss, pointwise_loss, select_pairs, unusable
-from codeweft.rl.prompts import Prompt, prompts_of, with_few_tests
+from codeweft.rl.prompts import Prompt, prompts_of, room_for_prompts, with_few_tests
 from codeweft.rl.rollout import EngineSampler
 from codeweft.rl.scoring import Scorer, padded, padding_of, scores_of, text_of, tokenizer_config
 from codeweft.tasks.problem_files import read_problems
@@ -62,16 +61,11 @@ def run(config: RewardConfig, run: Run) -> dict[str, Any]:
     device = choose_device(config.device, "reward.device")
     folder = config.init or run.model
     tokenizer = load_tokenizer(folder)
-    longest = min(config.pace.sequence, read_config(folder).max_position_embeddings)
-    if config.max_tokens >= longest:
-        raise ModelError(
-            f"reward.max_tokens = {config.max_tokens} leaves no room for a prompt in {longest} tokens.",
-            "Lower it, or raise reward.pace.sequence as far as the model goes.",
-        )
-    training, held_out = _prompts(config, run, tokenizer, longest - config.max_tokens)
+    room = room_for_prompts("reward", folder, config.pace.sequence, config.max_tokens)
+    training, held_out = _prompts(config, run, tokenizer, room)
     model = load_folder(folder, dtype=choose_precision(config.precision, device), device=device, trainable=True)
     run.device = str(device)
-    rows, known = _answered(config, run, model, tokenizer, (training, held_out), longest)
+    rows, known = _answered(config, run, model, tokenizer, (training, held_out), room + config.max_tokens)
     by_id = {prompt.problem.id: prompt for prompt in (*training, *held_out)}
     answers = judged_by(rows, "visible")
     chosen = select_pairs(answers, config.preference, run.seed)
@@ -97,9 +91,8 @@ def run(config: RewardConfig, run: Run) -> dict[str, Any]:
     if measured["pair_accuracy"] is None:
         say("reward: there is no matched pair of held-out answers; raise reward.answers or reward.held_out.")
     run.write("measured.json", measured)
-    before = read_manifest(run.read(run.model_stage)) if run.model_stage else None
     run.counts |= {
-        "tokens_seen": before.counts["tokens_seen"] if before else 0,
+        "tokens_seen": run.tokens_seen,
         "problems": len(training),
         "answers": len(rows),
         "pairs": len(pairs),
@@ -170,8 +163,7 @@ def _trained(
     target = run.folder / "model"
     save_reward_folder(reward, target, extra_files=[tokenizer.folder / FILES[0]])
     write_text(target / FILES[1], tokenizer_config(tokenizer))
-    for path in sorted(target.iterdir()):
-        run.adopt(f"model/{path.name}")
+    run.adopt("model")
 
 
 # --- what is learned from ---------------------------------------------------------------------------------------------

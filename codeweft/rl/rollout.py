@@ -22,7 +22,7 @@ from codeweft.base.seeds import derive
 from codeweft.engine.engine import Engine
 from codeweft.engine.request import Piece, Request, join
 from codeweft.rl.config import ObjectiveConfig
-from codeweft.rl.grpo import group_advantages
+from codeweft.rl.grpo import combined_reward, group_advantages, silent_groups
 from codeweft.rl.judging import Judge, Outcome
 from codeweft.rl.prompts import Prompt, Tests
 
@@ -174,19 +174,20 @@ def judged(pending: Pending, rewards: Rewards, objective: ObjectiveConfig, step:
     One row an answer, groups together; the reward is NaN where nobody could tell. `digest` names the weights that drew.
     """
     outcomes = [None if verdict is None else verdict.result() for verdict in pending.verdicts]
-    total = [0.0] * len(pending.drawn)
+    kinds: list[tuple[float, list[float]]] = []
     if rewards.tests:
-        for number, outcome in enumerate(outcomes):
-            assert outcome is not None, "a reward by tests needs a judge"
-            total[number] += rewards.tests * (outcome.share if rewards.share else outcome.passed)
+        known = [outcome for outcome in outcomes if outcome is not None]
+        assert len(known) == len(outcomes), "a reward by tests needs a judge"
+        kinds.append((rewards.tests, [each.share if rewards.share else each.passed for each in known]))
     if rewards.model:
         assert rewards.scores is not None, "a reward by a model needs the model"
         of_prompt = [prompt for prompt in pending.prompts for _ in range(pending.size)]
-        for number, score in enumerate(rewards.scores(of_prompt, pending.drawn)):
-            total[number] += rewards.model * score
+        kinds.append((rewards.model, rewards.scores(of_prompt, pending.drawn)))
+    factor_K, reward_KN = (torch.tensor(each, dtype=torch.float64) for each in zip(*kinds, strict=True))
+    total_N = combined_reward(reward_KN, factor_K)
     # what the model scores beyond all numbers is set aside like what nobody could judge
-    total = [value if math.isfinite(value) else math.nan for value in total]
-    reward_BG = torch.tensor(total, dtype=torch.float64).view(len(pending.prompts), pending.size)
+    total_N = torch.where(total_N.isfinite(), total_N, torch.nan)
+    total, reward_BG = total_N.tolist(), total_N.view(len(pending.prompts), pending.size)
     advantages = group_advantages(reward_BG, objective).flatten().tolist()
     rows = []
     for number, answer in enumerate(pending.drawn):
@@ -214,7 +215,7 @@ def grouped(rows: Sequence[Rollout]) -> list[list[Rollout]]:
 
 def silent(group: Sequence[Rollout]) -> bool:
     """Whether a group teaches nothing: no two of its known rewards differ."""
-    return len({row.reward for row in group if not math.isnan(row.reward)}) < 2
+    return bool(silent_groups(torch.tensor([[row.reward for row in group]], dtype=torch.float64)))
 
 
 def diagnosis(rows: Sequence[Rollout]) -> str:

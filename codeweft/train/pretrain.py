@@ -58,8 +58,7 @@ def run(config: PretrainConfig, run: Run) -> dict[str, float]:
         fim_rate=fim_rate,
         extra_files=[tokenizer.folder / name for name in FILES],
     )
-    for path in sorted((run.folder / "model").iterdir()):
-        run.adopt(f"model/{path.name}")
+    run.adopt("model")
     tokens = sequences_before(config.schedule.steps, config.schedule) * config.schedule.sequence
     run.counts |= {
         "tokens_seen": tokens,

@@ -17,7 +17,6 @@ from itertools import accumulate
 import numpy as np
 import torch
 
-from codeweft.base.artifacts import read_manifest
 from codeweft.base.conversations import read_written
 from codeweft.base.errors import InputError, ModelError
 from codeweft.base.progress import quantity, say
@@ -76,8 +75,7 @@ def run(config: SftConfig, run: Run) -> dict[str, float]:
         return {}
     if config.lora.rank:
         save_adapter(model, run.folder / "adapter", str(folder))
-        for path in sorted((run.folder / "adapter").iterdir()):
-            run.adopt(f"adapter/{path.name}")
+        run.adopt("adapter")
         lora.merge_(model)  # before the cast: adapters are float32
     save_folder(
         model.to(torch.bfloat16),
@@ -86,12 +84,9 @@ def run(config: SftConfig, run: Run) -> dict[str, float]:
         fim_rate=read_config(folder).fim_rate,
         extra_files=[tokenizer.folder / name for name in FILES],
     )
-    for path in sorted((run.folder / "model").iterdir()):
-        run.adopt(f"model/{path.name}")
-    before = read_manifest(run.read(run.model_stage)) if run.model_stage else None
+    run.adopt("model")
     run.counts |= {
-        # of the token stream, by the model that this one goes on from; of a model from elsewhere nobody knows
-        "tokens_seen": before.counts["tokens_seen"] if before else TokenShards(run.read("tokens")).total("train"),
+        "tokens_seen": run.tokens_seen,
         "tokens_trained": sequences_before(config.schedule.steps, config.schedule) * length,
         "conversations": dict(sorted(Counter(sample.source for sample in training.samples).items())),
         "cut": training.cut,

@@ -17,7 +17,8 @@ import pytest
 from codeweft import cli
 from codeweft.base.artifacts import Manifest, atomic, atomic_folder, differences, digest_file, read_json, read_manifest
 from codeweft.base.errors import BusyError, InputError
-from codeweft.base.runs import Metrics, Run, held, name_owner, prepare
+from codeweft.base.metrics import Metrics
+from codeweft.base.runs import Run, held, name_owner, prepare
 
 PRINT = {"stage": "corpus", "version": 1, "seed": 1, "config": {"rate": 0.5}, "inputs": {}}
 

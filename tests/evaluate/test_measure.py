@@ -192,6 +192,13 @@ def test_a_window_beyond_the_model_is_refused_with_its_limits(measured_run: Path
         measure(measured_run, "pretrain", 1, SEEN, MeasureConfig(**SETTINGS, window=4096), SandboxConfig())
 
 
+def test_beside_a_model_from_elsewhere_the_n_gram_model_counts_the_whole_stream(measured_run: Path):
+    total = TokenShards(measured_run / "tokens").total("train")
+    settings = MeasureConfig(**SETTINGS)
+    unknown = measured(measured_run, "pretrain", 1, 0, settings).tasks["bits_per_byte_5gram"]
+    assert unknown == measured(measured_run, "pretrain", 1, total, settings).tasks["bits_per_byte_5gram"]
+
+
 def test_the_n_gram_model_is_counted_once_for_all_stages(
     own_run: Path, finish_pretrain: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ):
