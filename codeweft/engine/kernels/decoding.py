@@ -92,8 +92,8 @@ class NativeDecoder:
 
     def __init__(self, model: Transformer, cache: LatentCache) -> None:
         self.model, self.cache = model, cache
-        self.library = native.library(SOURCE)
-        self.library.pass_new.restype = ctypes.c_void_p
+        self.native = native.functions(SOURCE)
+        self.native.pass_new.restype = ctypes.c_void_p
         positions = torch.arange(cache.blocks * BLOCK)[None]
         self.turn = [each[0].contiguous() for each in rotation(model.config, positions)]
         self.refresh()
@@ -129,8 +129,8 @@ class NativeDecoder:
         )
         entries = self.cache.entries
         cache = Cache(KINDS[entries.dtype], entries.shape[1], entries.data_ptr())
-        self.handle = ctypes.c_void_p(self.library.pass_new(ctypes.byref(self.description), ctypes.byref(cache)))
-        weakref.finalize(self.handle, self.library.pass_delete, ctypes.c_void_p(self.handle.value))
+        self.handle = ctypes.c_void_p(self.native.pass_new(ctypes.byref(self.description), ctypes.byref(cache)))
+        weakref.finalize(self.handle, self.native.pass_delete, ctypes.c_void_p(self.handle.value))
 
     def step(
         self, tokens_M: Tensor, tables_BP: Tensor, sequence_M: Tensor, positions_M: Tensor, wanted_N: Tensor
@@ -153,7 +153,7 @@ class NativeDecoder:
             wanted_N.data_ptr(),
             logits_NW.data_ptr(),
         )
-        self.library.pass_run(self.handle, ctypes.byref(call), ctypes.c_int(torch.get_num_threads()))
+        self.native.pass_run(self.handle, ctypes.byref(call), ctypes.c_int(torch.get_num_threads()))
         return logits_NW
 
 

@@ -32,7 +32,7 @@ def draw(logits_SW: Tensor, temperatures: Sequence[float], keys: Sequence[int]) 
     temperature_S = torch.tensor(temperatures, dtype=torch.float64)
     key_S = torch.tensor([(key + UNSIGNED) % (1 << 64) - UNSIGNED for key in keys], dtype=torch.int64)
     token_S = torch.empty(rows, dtype=torch.int64)
-    native.library(SOURCE).draw(
+    native.functions(SOURCE).draw(
         ctypes.c_void_p(logits_SW.data_ptr()), ctypes.c_int64(rows), ctypes.c_int64(words),
         ctypes.c_int64(logits_SW.stride(0)), ctypes.c_void_p(temperature_S.data_ptr()),
         ctypes.c_void_p(key_S.data_ptr()), ctypes.c_void_p(token_S.data_ptr()), ctypes.c_int(torch.get_num_threads()),

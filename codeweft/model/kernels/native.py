@@ -60,7 +60,7 @@ def available(source: Path = FUSED, without: str = "training goes on with torch 
         say(f"no C++ compiler was found: {without} (install g++, or set CXX).")
         return False
     try:
-        library(source)
+        functions(source)
     except (OSError, subprocess.SubprocessError) as error:
         lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         say(f"{source.name} could not be built with {compiler()}: {without}.\n  {lines[0]}")
@@ -69,7 +69,7 @@ def available(source: Path = FUSED, without: str = "training goes on with torch 
 
 
 @cache
-def library(source: Path = FUSED) -> ctypes.CDLL:
+def functions(source: Path = FUSED) -> ctypes.CDLL:
     """The loaded library, from the cache where the same source was built for the same processor."""
     command = compiler()
     assert command is not None, "ask `available` first"
@@ -111,4 +111,4 @@ def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | float | None)
             given.append(ctypes.c_void_p(None))
         else:
             given.append(ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int64(argument))
-    getattr(library(), f"{name}_{SUFFIXES[dtype]}")(*given, ctypes.c_int(torch.get_num_threads()))
+    getattr(functions(), f"{name}_{SUFFIXES[dtype]}")(*given, ctypes.c_int(torch.get_num_threads()))

@@ -55,7 +55,7 @@ def multiply(x_MK: Tensor, packed: Tensor, scale: Tensor, bits: int) -> Tensor:
     """Vectors times the transposed matrix, float32 [M, N]."""
     matrix, x_MK = quantised(packed, scale, bits), x_MK.float().contiguous()
     y_MN = torch.empty(len(x_MK), matrix.rows)
-    native.library(SOURCE).multiply_float32(
+    native.functions(SOURCE).multiply_float32(
         ctypes.byref(matrix),
         ctypes.c_void_p(x_MK.data_ptr()),
         ctypes.c_int64(len(x_MK)),
@@ -69,6 +69,6 @@ def dequantize(packed: Tensor, scale: Tensor, bits: int, dtype: torch.dtype) -> 
     """The plain matrix, or stack of them, in float32 or bfloat16."""
     matrix = quantised(packed, scale, bits)
     result = torch.empty(*packed.shape[:-1], matrix.columns, dtype=dtype)
-    function = getattr(native.library(SOURCE), f"dequantize_{native.SUFFIXES[dtype]}")
+    function = getattr(native.functions(SOURCE), f"dequantize_{native.SUFFIXES[dtype]}")
     function(ctypes.byref(matrix), ctypes.c_void_p(result.data_ptr()), ctypes.c_int(torch.get_num_threads()))
     return result
