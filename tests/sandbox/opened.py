@@ -6,7 +6,7 @@ In:  a configuration.  Out: runs and verdicts; a skip where this machine has no 
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from codeweft.base.errors import UserError
 from codeweft.base.records import Test, Verdict
 from codeweft.sandbox.client import LocalSandbox
 from codeweft.sandbox.config import Limits, Program, Ran, SandboxConfig, Submission
+from codeweft.sandbox.watch import descendants
 
 T = TypeVar("T")
 SMALL = Limits(
@@ -98,21 +99,10 @@ def stdio(stdin: str, expected: str) -> Test:
 def below(process: int) -> dict[int, str]:
     """All processes below one, with the words that started each; children before grandchildren."""
     found: dict[int, str] = {}
-    waiting = [process]
-    while waiting:
-        number = waiting.pop()
-        for task in Path(f"/proc/{number}/task").glob("*"):
-            try:
-                children = list(map(int, (task / "children").read_text().split()))
-                waiting += children
-                found |= {child: _words(child) for child in children}
-            except OSError:
-                continue
+    for child in descendants(process):
+        with suppress(OSError):  # it has ended since
+            found[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return found
-
-
-def _words(process: int) -> str:
-    return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 def alive(process: int) -> bool:
