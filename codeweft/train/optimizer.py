@@ -4,8 +4,8 @@ In:  a model, its gradients.  Out: updated masters, and the model's weights as t
 Source: DeepSeek-Coder-V2 §3.3 (AdamW 0.9/0.95, decay 0.1), DeepSeek-V2 §3.1.2 (clipping at norm 1),
 DeepSeek LLM §2.4 (gradients accumulate in float32); Jordan et al. 2024, kellerjordan.github.io/posts/muon (Muon);
 Liu et al. 2025, arXiv 2502.16982 ("Moonlight": the size of Muon's steps and its decay).
-Unusual: Muon is our own. torch.optim.Muon takes matrices alone, not stacks of experts, and multiplies in bfloat16,
-which is slow on processors without instructions for it; here products are float32 and whole stacks at once.
+Unusual: Muon is our own. torch.optim.Muon takes matrices alone, not stacks of experts, and always multiplies in
+bfloat16, slow on processors without instructions for it; here whole stacks at once, in the type the model computes in.
 """
 
 import torch
@@ -39,6 +39,7 @@ class MasterOptimizer:
             for name, master in zip(self.names, self.masters, strict=True)
             if config.kind == "muon" and is_hidden(name, master)
         }
+        types = {weight.dtype for weight in self.weights}
         others = [master for name, master in zip(self.names, self.masters, strict=True) if name not in hidden]
         decayed = [master for master in others if master.ndim >= 2]
         plain = [master for master in others if master.ndim < 2]
@@ -47,7 +48,7 @@ class MasterOptimizer:
             {"params": plain, "weight_decay": 0.0},
         ]
         self.adam = torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=True)
-        self.muon = Muon(hidden, config)
+        self.muon = Muon(hidden, config, torch.bfloat16 if types == {torch.bfloat16} else torch.float32)
 
     def accumulate(self) -> None:
         """Move the model's gradients into the masters' float32 ones and free them."""
@@ -117,11 +118,12 @@ class MasterOptimizer:
 class Muon:
     """Momentum whose every matrix is made orthogonal before it is stepped along.
 
-    A step is as large in each direction of a matrix's space, however rarely the gradient points there.
+    A step is as large in each direction of a matrix's space, however rarely the gradient points there. `dtype` is that
+    of the products; all else is float32.
     """
 
-    def __init__(self, masters: dict[str, Tensor], config: OptimizerConfig) -> None:
-        self.config = config
+    def __init__(self, masters: dict[str, Tensor], config: OptimizerConfig, dtype: torch.dtype = torch.float32) -> None:
+        self.config, self.dtype = config, dtype
         self.masters = masters
         self.momenta = {name: torch.zeros_like(master) for name, master in masters.items()}
 
@@ -141,7 +143,7 @@ class Muon:
         for (_, columns), group in alike.items():
             # Nesterov: as if this gradient were to come once more
             ahead = torch.cat([torch.add(grad, summed, alpha=self.config.momentum) for _, grad, summed in group])
-            directions = orthogonal(ahead).split([len(weights) for weights, _, _ in group])
+            directions = orthogonal(ahead, self.dtype).split([len(weights) for weights, _, _ in group])
             for (weights, _, _), direction in zip(group, directions, strict=True):
                 weights.add_(direction, alpha=-rate * RMS * columns**0.5)  # columns: the longer side
 
@@ -179,7 +181,7 @@ def lying(stack: Tensor) -> Tensor:
     return stack.mT if stack.shape[-2] > stack.shape[-1] else stack
 
 
-def orthogonal(stack: Tensor) -> Tensor:
+def orthogonal(stack: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Each matrix of [N, rows, columns], rows <= columns, with its singular values brought to about 1 (0.6 to 1.3).
 
     Five rounds of x ← a x + b x³ + c x⁵ on the singular values alone, which takes no decomposition: X Xᵀ X cubes them.
@@ -188,10 +190,10 @@ def orthogonal(stack: Tensor) -> Tensor:
     a, b, c = QUINTIC
     done = []
     for x in stack.split(TOGETHER):
-        x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)
+        x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)).to(dtype)
         for _ in range(ROUNDS):
             square = x @ x.mT
             powers = torch.baddbmm(square, square, square, beta=b, alpha=c)
             x = torch.baddbmm(x, powers, x, beta=a)
         done.append(x)
-    return torch.cat(done)
+    return torch.cat(done).float()
