@@ -274,7 +274,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     """`codeweft run`: every stage of a recipe, each in a process of its own."""
-    from codeweft import stages
+    from codeweft import running, stages
     from codeweft.base.artifacts import RECIPE
     from codeweft.base.runs import held
 
@@ -295,12 +295,12 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     last = names.index(arguments.last) if arguments.last else len(names) - 1
     if first > last:
         raise UsageError(f"--from {arguments.first} comes after --to {arguments.last}.", "Swap them.")
-    stages.check_processes(recipe.sections["run"].processes, names[first : last + 1], whole=True)
+    running.check_processes(recipe.sections["run"].processes, names[first : last + 1], whole=True)
     flags = [f"--{flag}" for flag in ("restart", "verify") if getattr(arguments, flag)]
     with held(run_folder) as lock:
         recipe.write(run_folder)
         for name in names[first : last + 1]:
-            code = stages.run_in_process(run_folder, name, flags, lock)
+            code = running.run_in_process(run_folder, name, flags, lock)
             if code:
                 return code
     if last == len(names) - 1:
@@ -327,7 +327,7 @@ def run_one(arguments: argparse.Namespace, rest: list[str]) -> int:
     """`codeweft STAGE`: one stage in this process."""
     from dataclasses import asdict
 
-    from codeweft import stages
+    from codeweft import running, stages
     from codeweft.base.artifacts import RECIPE
     from codeweft.base.runs import held
 
@@ -339,15 +339,15 @@ def run_one(arguments: argparse.Namespace, rest: list[str]) -> int:
     else:
         raise InputError(f"{folder} has no {RECIPE}.", "Name a recipe: --recipe toy.")
     recipe = stages.resolve([*layers, settings.parse_overrides(rest, stages.SECTIONS)])
-    stages.check_processes(recipe.sections["run"].processes, [arguments.stage])
+    running.check_processes(recipe.sections["run"].processes, [arguments.stage])
     if arguments.within_run or not leads():
-        manifest = stages.run_stage(folder, arguments.stage, recipe, arguments.restart, arguments.verify)
+        manifest = running.run_stage(folder, arguments.stage, recipe, arguments.restart, arguments.verify)
     else:
         with held(folder):
             before = (folder / RECIPE).read_bytes() if (folder / RECIPE).exists() else None
             recipe.write(folder)
             try:
-                manifest = stages.run_stage(folder, arguments.stage, recipe, arguments.restart, arguments.verify)
+                manifest = running.run_stage(folder, arguments.stage, recipe, arguments.restart, arguments.verify)
             except CodeweftError:
                 if before is not None:  # settings that were refused must not stay behind for the next command
                     (folder / RECIPE).write_bytes(before)
