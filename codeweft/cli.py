@@ -7,16 +7,15 @@ In:  words.  Out: work done and exit code 0; 1 for a person's mistake told in a 
 import argparse
 import errno
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from codeweft.base import config as settings
-from codeweft.base.errors import CodeweftError, InputError, UsageError
+from codeweft.base.errors import CodeweftError, UsageError
 from codeweft.base.processes import ProcessLost, leads, wait_to_speak
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -146,10 +145,7 @@ def carry_out(name: str, command: Command, words: list[str]) -> int:
     )
     command.arguments(parser)
     arguments, rest = parser.parse_known_args(words)
-    if rest and not command.sections:
-        known = [option for action in parser._actions for option in action.option_strings]
-        raise UsageError(f"codeweft {name}: {rest[0]} is not understood.", settings.nearest(rest[0], known))
-    if rest and "." not in rest[0]:
+    if rest and not (command.sections and "." in rest[0]):
         known = [option for action in parser._actions for option in action.option_strings]
         known += [setting.name for section in command.sections for setting in _settings(section)]
         raise UsageError(f"codeweft {name}: {rest[0]} is not understood.", settings.nearest(rest[0], known))
@@ -158,25 +154,34 @@ def carry_out(name: str, command: Command, words: list[str]) -> int:
 
 def all_commands() -> dict[str, Command | Group]:
     """Every command by name, in the order of the help."""
+    from codeweft import run_command as runs
     from codeweft import stages
+    from codeweft.evaluate import command as evaluating
+    from codeweft.serve import command as serving
 
     commands: dict[str, Command | Group] = {}
-    commands["run"] = Command("run every stage of a recipe", _run_arguments, run, ("run", "measure", *stages.BY_NAME))
+    every = ("run", "measure", *stages.BY_NAME)
+    commands["run"] = Command("run every stage of a recipe", runs.run_arguments, runs.run, every)
     for stage in stages.STAGES:
         sections = (stage.name, "measure") if stage.measured else (stage.name,)
-        commands[stage.name] = Command(f"stage: {stage.summary}", _stage_arguments(stage.name), run_one, sections)
+        arguments = runs.stage_arguments(stage.name)
+        commands[stage.name] = Command(f"stage: {stage.summary}", arguments, runs.run_one, sections)
     commands["evaluate"] = Command(
         f"stage: {stages.BY_NAME['evaluate'].summary}; or any model on benchmarks",
-        _evaluate_arguments,
-        evaluate,
+        runs.evaluate_arguments,
+        runs.evaluate,
         ("evaluate", "sandbox"),
     )
     return commands | {
-        "compare": Command("say which differences of two evaluations are no chance", _compare_arguments, compare),
+        "compare": Command(
+            "say which differences of two evaluations are no chance", evaluating.compare_arguments, evaluating.compare
+        ),
         "tasks": Group("list the benchmarks, and make sets of one's own", task_commands),
         "why": Command("say what became of a source file, and by which rule", _why_arguments, why),
-        "complete": Command("fill in the code at FILE:LINE", _complete_arguments, complete),
-        "serve": Command("serve a model to editors and clients over HTTP", _serve_arguments, serve, ("serve",)),
+        "complete": Command("fill in the code at FILE:LINE", serving.complete_arguments, serving.complete),
+        "serve": Command(
+            "serve a model to editors and clients over HTTP", serving.serve_arguments, serving.serve, ("serve",)
+        ),
         "model": Group("look into, make, quantise, check and export model folders", model_commands),
         "sandbox": Group("run and judge untrusted programs behind a wall", sandbox_commands),
         "doctor": Command("check this machine and say what is missing", _json_argument, doctor),
@@ -257,137 +262,6 @@ def settings_help(sections: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
-# --- running -------------------------------------------------------------------------------------------------------
-
-
-def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    from codeweft.stages import BY_NAME
-
-    parser.add_argument("recipe", help="a recipe of the package, a path ending in .toml, or an earlier run folder")
-    parser.add_argument("--source", action="append", default=[], help="folder or git repository of code (repeatable)")
-    parser.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE)")
-    parser.add_argument("--from", dest="first", choices=list(BY_NAME), help="first stage to run")
-    parser.add_argument("--to", dest="last", choices=list(BY_NAME), help="last stage to run")
-    parser.add_argument("--restart", action="store_true", help="run the stages even when nothing changed")
-    parser.add_argument("--verify", action="store_true", help="read finished outputs again before skipping a stage")
-
-
-def run(arguments: argparse.Namespace, rest: list[str]) -> int:
-    """`codeweft run`: every stage of a recipe, each in a process of its own."""
-    from codeweft import running, stages
-    from codeweft.base.artifacts import RECIPE
-    from codeweft.base.runs import held
-
-    earlier = Path(arguments.recipe)
-    again = (earlier / RECIPE).is_file()
-    layers = settings.read_recipe(str(earlier / RECIPE) if again else arguments.recipe)
-    layers.append(settings.parse_overrides(rest, stages.SECTIONS))
-    if arguments.source:
-        sources = [os.path.realpath(source) for source in arguments.source]  # Path.resolve dies of a loop of links
-        missing = [source for source in sources if not Path(source).exists()]
-        if missing:
-            raise InputError(f"--source: there is no {missing[0]}.", "Give a folder or a git repository.")
-        layers.append(settings.Layer("--source", {"corpus": {"code": sources}}))
-    recipe = stages.resolve(layers)
-    run_folder = arguments.out or (earlier if again else Path("runs") / earlier.stem)
-    names = list(stages.BY_NAME)
-    first = names.index(arguments.first) if arguments.first else 0
-    last = names.index(arguments.last) if arguments.last else len(names) - 1
-    if first > last:
-        raise UsageError(f"--from {arguments.first} comes after --to {arguments.last}.", "Swap them.")
-    running.check_processes(recipe.sections["run"].processes, names[first : last + 1], whole=True)
-    flags = [f"--{flag}" for flag in ("restart", "verify") if getattr(arguments, flag)]
-    with held(run_folder) as lock:
-        recipe.write(run_folder)
-        for name in names[first : last + 1]:
-            code = running.run_in_process(run_folder, name, flags, lock)
-            if code:
-                return code
-    if last == len(names) - 1:
-        from codeweft.report.summary import closing_words
-
-        print(closing_words(run_folder))
-    return 0
-
-
-def _stage_arguments(stage: str, required: bool = True) -> Callable[[argparse.ArgumentParser], None]:
-    def add(parser: argparse.ArgumentParser) -> None:
-        parser.set_defaults(stage=stage)
-        parser.add_argument("--run", type=Path, required=required, dest="folder", help="run folder")
-        parser.add_argument("--recipe", help="recipe to use instead of the run folder's recipe.toml")
-        parser.add_argument("--restart", action="store_true", help="run even when nothing changed")
-        parser.add_argument("--verify", action="store_true", help="read finished outputs again before skipping")
-        parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
-        parser.add_argument("--within-run", action="store_true", help=argparse.SUPPRESS)
-
-    return add
-
-
-def run_one(arguments: argparse.Namespace, rest: list[str]) -> int:
-    """`codeweft STAGE`: one stage in this process."""
-    from dataclasses import asdict
-
-    from codeweft import running, stages
-    from codeweft.base.artifacts import RECIPE
-    from codeweft.base.runs import held
-
-    folder: Path = arguments.folder
-    if arguments.recipe:
-        layers = settings.read_recipe(arguments.recipe)
-    elif (folder / RECIPE).exists():
-        layers = settings.read_recipe(str(folder / RECIPE))
-    else:
-        raise InputError(f"{folder} has no {RECIPE}.", "Name a recipe: --recipe toy.")
-    recipe = stages.resolve([*layers, settings.parse_overrides(rest, stages.SECTIONS)])
-    running.check_processes(recipe.sections["run"].processes, [arguments.stage])
-    if arguments.within_run or not leads():
-        manifest = running.run_stage(folder, arguments.stage, recipe, arguments.restart, arguments.verify)
-    else:
-        with held(folder):
-            before = (folder / RECIPE).read_bytes() if (folder / RECIPE).exists() else None
-            recipe.write(folder)
-            try:
-                manifest = running.run_stage(folder, arguments.stage, recipe, arguments.restart, arguments.verify)
-            except CodeweftError:
-                if before is not None:  # settings that were refused must not stay behind for the next command
-                    (folder / RECIPE).write_bytes(before)
-                raise
-    if arguments.json and manifest is not None:
-        print(json.dumps(asdict(manifest), indent=2))
-    return 0
-
-
-def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    from codeweft.evaluate import command
-
-    _stage_arguments("evaluate", required=False)(parser)
-    command.evaluate_arguments(parser)
-
-
-def evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
-    """`codeweft evaluate`: the stage of a run, or a model on benchmarks."""
-    from codeweft.evaluate import command
-
-    if bool(arguments.folder) == bool(arguments.model):
-        raise UsageError("codeweft evaluate measures a run or a model.", "Give --run RUN, or --model DIR|URL.")
-    if arguments.model:
-        return command.evaluate(arguments, rest)
-    return run_one(arguments, rest)
-
-
-def _compare_arguments(parser: argparse.ArgumentParser) -> None:
-    from codeweft.evaluate import command
-
-    command.compare_arguments(parser)
-
-
-def compare(arguments: argparse.Namespace, rest: list[str]) -> int:
-    """`codeweft compare A B`: paired tests of two evaluations."""
-    from codeweft.evaluate import command
-
-    return command.compare(arguments, rest)
-
-
 # --- asking --------------------------------------------------------------------------------------------------------
 
 
@@ -426,58 +300,3 @@ def doctor(arguments: argparse.Namespace, rest: list[str]) -> int:
             mark = "ok     " if finding["ok"] else "missing"
             print(f"{mark}  {finding['what']:<22} {finding['detail']}")
     return 0 if all(finding["ok"] or finding["optional"] for finding in findings) else 1
-
-
-# --- completing and serving ----------------------------------------------------------------------------------------
-
-
-def _model_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, required=True, help="model folder, such as runs/toy/pretrain/model")
-
-
-def _complete_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("place", help="FILE:LINE or FILE:LINE:COLUMN, counted from 1")
-    _model_argument(parser)
-    parser.add_argument("--max-tokens", type=int, default=64, help="longest completion in tokens (64)")
-    parser.add_argument("--lines", type=int, default=1, help="lines to fill in; 0 for no limit (1)")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (0)")
-    parser.add_argument("--seed", type=int, default=0, help="for temperatures above 0 (0)")
-    parser.add_argument("--assume-fim", action="store_true", help="infill although the folder does not say it can")
-    parser.add_argument("--memory", default="", help="such as 12GiB: what it may take in all")
-    _json_argument(parser)
-
-
-def complete(arguments: argparse.Namespace, rest: list[str]) -> int:
-    """`codeweft complete FILE:LINE`: print what the model fills in there."""
-    from codeweft.serve.completion import complete_place
-
-    result: dict[str, Any] = complete_place(
-        arguments.place,
-        arguments.model,
-        max_tokens=arguments.max_tokens,
-        lines=arguments.lines,
-        temperature=arguments.temperature,
-        seed=arguments.seed,
-        assume_fim=arguments.assume_fim,
-        memory=arguments.memory,
-    )
-    print(json.dumps(result, ensure_ascii=False) if arguments.json else result["text"])
-    return 0
-
-
-def _serve_arguments(parser: argparse.ArgumentParser) -> None:
-    _model_argument(parser)
-    parser.add_argument("--host", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", help="port to listen on (8012)")
-    parser.add_argument("--memory", help="such as 12GiB: what it may take in all; says the longest context it gives")
-
-
-def serve(arguments: argparse.Namespace, rest: list[str]) -> int:
-    """`codeweft serve`: answer completion requests until interrupted."""
-    from codeweft.serve.app import run as serve_model
-    from codeweft.stages import config_class
-
-    named = {name: getattr(arguments, name) for name in ("host", "port", "memory")}
-    given = {name: value for name, value in named.items() if value is not None}
-    layers = [settings.parse_overrides(rest, ["serve"]).section("serve"), settings.Layer("the command line", given)]
-    return serve_model(settings.build(config_class("serve"), layers, "serve"), arguments.model)

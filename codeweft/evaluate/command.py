@@ -1,6 +1,7 @@
 """`codeweft evaluate --model`, `codeweft compare` and `codeweft tasks`: words in, tables out.
 
 In:  parsed arguments.  Out: what a person reads, or JSON; an exit code.
+Unusual: help and parsing need the standard library alone; everything else is imported when a command acts.
 """
 
 import argparse
@@ -13,8 +14,6 @@ from typing import Any
 
 from codeweft.base import config as settings
 from codeweft.base.errors import UsageError
-from codeweft.evaluate.config import EvaluateConfig
-from codeweft.sandbox.config import SandboxConfig
 
 
 def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +51,8 @@ def evaluate(arguments: argparse.Namespace, rest: list[str]) -> int:
     """`codeweft evaluate --model`: measure, write, print."""
     from codeweft.base.runs import held
     from codeweft.evaluate import suite
+    from codeweft.evaluate.config import EvaluateConfig
+    from codeweft.sandbox.config import SandboxConfig
 
     given = {flag: getattr(arguments, name) for name, flag in FLAGS.items() if getattr(arguments, name) is not None}
     options = {key: str(getattr(arguments, name)) for name, key in OPTIONS.items() if getattr(arguments, name)}
