@@ -1,10 +1,10 @@
-"""Find what a source file imports, which files of its repository those are, and where a name is defined.
+"""Find what a source file imports, and which files of its repository those are.
 
-In:  text and its language's name; the repository's paths.  Out: imports with their lines, paths, line spans.
+In:  text and its language's name; the repository's paths.  Out: imports with their lines, and paths.
 Source: repository-level ordering of DeepSeek-Coder §2.2, which reads import statements with regular expressions.
 
-Unusual: the patterns run over a masked copy of the text, as long as the text, in which comments are blank and strings
-are filled up; in Python's copy a statement is one line. Broken code gives what can still be seen and never an error.
+Unusual: the patterns run over the text's mask (masks.py), in which comments are blank and strings are filled up. Broken
+code gives what can still be seen and never an error.
 """
 
 import posixpath
@@ -13,9 +13,9 @@ import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-FILLER = "\x01"  # what a masked string holds between its quotes
+from codeweft.source.masks import FILLER, masked
+
 _STRING = rf"(?:\"{FILLER}*\"|'{FILLER}*'|`{FILLER}*`)"
 _PYTHON_ENDS = (".py", ".pyi", "/__init__.py", "/__init__.pyi")
 _SCRIPT_ENDS = (".ts", ".tsx", ".d.ts", ".js", ".jsx", ".mjs", ".cjs", ".mts", ".cts")
@@ -95,72 +95,6 @@ class Repository:
         """The first of some spellings of a path that is there; `stem` may be the repository's own folder, ""."""
         spelt = ((stem + end).lstrip("/") for end in ends)
         return next((path for path in spelt if path in self.paths), None)
-
-
-# --- masking ---------------------------------------------------------------------------------------------------------
-
-_PYTHON_TOKEN = re.compile(
-    r'(?P<string>"""(?:\\.|[^\\])*?"""|\'\'\'(?:\\.|[^\\])*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\')'
-    r"|(?P<comment>\#[^\n]*)|(?P<join>\\\r?\n)|(?P<open>[\[({])|(?P<close>[\])}])|(?P<line>\n)",
-    re.DOTALL,
-)
-# what no bracket holds at the beginning of a line: the bracket before was never closed
-_STATEMENT = re.compile(
-    r"@\w|[ \t]*(?:(?:async[ \t]+)?def[ \t]|class[ \t]+\w|import[ \t]|from[ \t]*[\w.]+[ \t]+import\b)"
-)
-_COMMENT = r"(?P<comment>//[^\n]*|/\*.*?(?:\*/|\Z))"
-_QUOTED = r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'"
-_BRACE_TOKENS = {
-    "Java": re.compile(rf'{_COMMENT}|"""(?:\\.|[^\\])*?"""|{_QUOTED}', re.DOTALL),
-    "Rust": re.compile(
-        rf"{_COMMENT}|r(?P<fence>\#*)\".*?\"(?P=fence)|\"(?:\\.|[^\"\\])*\"|'(?:\\[^\n']+|[^'\\\n])'", re.DOTALL
-    ),
-    "C++": re.compile(rf"{_COMMENT}|R\"(?P<fence>[^()\s]*)\(.*?\)(?P=fence)\"|{_QUOTED}", re.DOTALL),
-}
-_BRACE_TOKEN = re.compile(rf"{_COMMENT}|{_QUOTED}|`(?:\\.|[^\\`])*`", re.DOTALL)
-
-
-@lru_cache(maxsize=64)
-def masked(text: str, language: str) -> str:
-    """A copy of the same length without comments and contents of strings; a byte order mark becomes a space.
-
-    Python: line ends inside brackets, strings and after a backslash become spaces, so that a line is a statement.
-    """
-    text = text.replace("\ufeff", " ", 1) if text.startswith("\ufeff") else text
-    if language == "Python":
-        return _masked_python(text)
-
-    def fill(match: re.Match[str]) -> str:
-        token = match[0]
-        if match["comment"] is not None:
-            return re.sub(r"[^\n]", " ", token)
-        if not token.startswith(("'", '"', "`")):  # the letter and the fence of a raw string
-            return '"' + FILLER * (len(token) - 2) + '"'
-        return token[0] + FILLER * (len(token) - 2) + token[-1]
-
-    return _BRACE_TOKENS.get(language, _BRACE_TOKEN).sub(fill, text)
-
-
-def _masked_python(text: str) -> str:
-    pieces, place, depth = [], 0, 0
-    for match in _PYTHON_TOKEN.finditer(text):
-        token, kind = match[0], match.lastgroup
-        pieces.append(text[place : match.start()])
-        place = match.end()
-        if kind == "string":
-            token = token[0] + FILLER * (len(token) - 2) + token[-1]
-        elif kind in ("comment", "join"):
-            token = " " * len(token)
-        elif kind == "open":
-            depth += 1
-        elif kind == "close":
-            depth = max(0, depth - 1)
-        elif depth and _STATEMENT.match(text, place):
-            depth = 0
-        elif depth:
-            token = " "
-        pieces.append(token)
-    return "".join([*pieces, text[place:]])
 
 
 # --- what is imported ------------------------------------------------------------------------------------------------
@@ -282,6 +216,7 @@ _FINDERS: dict[str, Callable[[str, str], Found]] = {
     "Python": _python, "Java": _java, "JavaScript": _javascript, "JSX": _javascript, "TypeScript": _javascript,
     "Vue": _javascript, "Go": _go, "Rust": _rust, "C": _c, "C++": _c, "CUDA": _c, "Objective-C": _c,
 }  # fmt: skip
+LANGUAGES = frozenset(_FINDERS)
 
 
 # --- which file that is ----------------------------------------------------------------------------------------------
@@ -418,100 +353,3 @@ _RESOLVERS: dict[str, Callable[[Repository, str, str, str], Iterator[str]]] = {
     "TypeScript": _of_javascript, "Vue": _of_javascript, "Go": _of_go, "Rust": _of_rust, "C": _of_c, "C++": _of_c,
     "CUDA": _of_c, "Objective-C": _of_c,
 }  # fmt: skip
-
-
-# --- where a name is defined -----------------------------------------------------------------------------------------
-
-_WORDS = "class|interface|enum|record|struct|union|trait|type|func|fn|function|mod|namespace|const|let|var|static"
-_ENDLESS = ("JavaScript", "JSX", "TypeScript", "Vue", "Go")  # a line end may stand for a semicolon
-
-
-def defined(text: str, language: str, name: str) -> tuple[int, int] | None:
-    r"""The first and last line, from 1, of the outermost definition of a name, decorators and annotations included.
-
-    Functions, classes, types and assigned names of Python, Java and the other languages with braces. None: not found.
-
-    >>> defined("import os\n\n@cached\ndef f(\n  a,\n):\n    return a\n\nx = 1\n", "Python", "f")
-    (3, 7)
-    """
-    if language not in _FINDERS or not re.fullmatch(r"[\w$]+", name):
-        return None
-    mask = masked(text, language)
-    span = (_defined_in_python if language == "Python" else _defined_with_braces)(mask, re.escape(name), language)
-    return span and (text.count("\n", 0, span[0]) + 1, text.count("\n", 0, span[1]) + 1)
-
-
-def _width(line: str) -> int:
-    return len(line.expandtabs()) - len(line.expandtabs().lstrip())
-
-
-def _outermost(mask: str, pattern: str) -> re.Match[str] | None:
-    def order(match: re.Match[str]) -> tuple[int, bool]:  # a class or function before a name that is only assigned
-        return _width(_line(mask, match.start())), match.groupdict(default=None).get("block") is None
-
-    return min(re.finditer(pattern, mask, re.MULTILINE), key=order, default=None)
-
-
-def _line(mask: str, place: int) -> str:
-    return mask[mask.rfind("\n", 0, place) + 1 :].partition("\n")[0]
-
-
-def _with_lines_above(mask: str, start: int, marks: tuple[str, ...]) -> int:
-    """The beginning of the line, or of the decorators right above it."""
-    start = mask.rfind("\n", 0, start) + 1
-    while start and _line(mask, start - 1).lstrip().startswith(marks):
-        start = mask.rfind("\n", 0, start - 1) + 1
-    return start
-
-
-def _defined_in_python(mask: str, word: str, language: str) -> tuple[int, int] | None:
-    block = rf"(?P<block>(?:async[ \t]+)?def|class)[ \t]+{word}\b"
-    assigned = rf"(?:type[ \t]+)?{word}[ \t]*(?::[^=\n]*)?=(?!=)"
-    match = _outermost(mask, rf"^[ \t]*(?:{block}|{assigned})")
-    if match is None:
-        return None
-    line = _line(mask, match.start())
-    place = match.start() + len(line)
-    end = place - len(line) + len(line.rstrip())
-    while match["block"] and place < len(mask):
-        following = _line(mask, place + 1)
-        place += 1 + len(following)
-        if following.strip():
-            if _width(following) <= _width(line):
-                break
-            end = place - len(following) + len(following.rstrip())
-    return _with_lines_above(mask, match.start(), ("@",)), end
-
-
-def _defined_with_braces(mask: str, word: str, language: str) -> tuple[int, int] | None:
-    prefix = r"^(?!\s*(?:return|new|throw|else|case|await)\b)[ \t]*(?:[\w<>\[\],.?*&:@$ \t]*[ \t*&>\]])?"
-    match = (
-        _outermost(mask, rf"(?:\b|@)(?:{_WORDS})\*?\s+(?:\([^()]*\)\s*|mut\s+)?{word}(?![\w$])")
-        or _outermost(mask, rf"{prefix}{word}\s*\([^;{{}}]*\)[^;{{}}=()]*\{{")
-        or _outermost(mask, rf"{prefix}(?<![\w$]){word}\s*(?:=(?!=)|;)")
-    )
-    if match is None:
-        return None
-    return _with_lines_above(mask, match.start(), ("@", "#[")), _end_of_block(mask, match.start(), language)
-
-
-def _end_of_block(mask: str, start: int, language: str) -> int:
-    """The closing brace, semicolon or line end of what begins here; the end of the text where there is none."""
-    depth = 0
-    for token in re.finditer(r"[(\[{)\]};\n]", mask[start:]):
-        place, letter = start + token.start(), token[0]
-        if letter in "([{":
-            depth += 1
-        elif letter in ")]}":
-            depth -= 1
-            if depth < 0 or (depth == 0 and letter == "}"):
-                return place
-        elif depth == 0 and letter == ";":
-            return place
-        elif depth == 0 and language in _ENDLESS:
-            goes_on = re.search(r"[=,(+\-*/&|?:<]\s*$", mask[start:place]) or re.match(
-                r"\s*[{.?:&|+*/=)]", mask[place:]
-            )
-            if not goes_on:
-                return place
-    return len(mask.rstrip())

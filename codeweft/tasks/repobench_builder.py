@@ -18,7 +18,9 @@ from typing import Any
 from codeweft.base.artifacts import atomic
 from codeweft.base.errors import ConfigError, InputError
 from codeweft.base.seeds import generator
-from codeweft.source.imports import FILLER, Import, Repository, defined, imports, masked
+from codeweft.source.definitions import defined
+from codeweft.source.imports import Import, Repository, imports
+from codeweft.source.masks import FILLER, masked
 from codeweft.tasks.repobench import COMMENTS, LEVELS, SETTINGS, predicted, prompt
 from codeweft.tokenizer.load import load_tokenizer
 

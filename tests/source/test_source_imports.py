@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codeweft.source.imports import Import, Repository, defined, imports, masked, resolve
+from codeweft.source.definitions import defined
+from codeweft.source.imports import Import, Repository, imports, resolve
+from codeweft.source.masks import masked
 
 LANGUAGES = ["Python", "Java", "JavaScript", "TypeScript", "Go", "Rust", "C", "C++"]
 Row = tuple[str, str, str, int, int]
