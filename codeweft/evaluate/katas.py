@@ -24,7 +24,8 @@ from codeweft.base.records import Problem, Verdict
 from codeweft.base.runs import upstream
 from codeweft.evaluate.benchmarks import Plan, evaluate, settle
 from codeweft.evaluate.config import EvaluateConfig, MeasureConfig
-from codeweft.evaluate.models import Drawing, LocalModel, model_digests
+from codeweft.evaluate.local_models import LocalModel, model_digests
+from codeweft.evaluate.models import Drawing
 from codeweft.evaluate.nearest import answered, nearest
 from codeweft.evaluate.tally import DIGITS, entry
 from codeweft.sandbox.client import Sandbox, open_sandbox

@@ -34,7 +34,7 @@ from codeweft.evaluate.baselines import KneserNey
 from codeweft.evaluate.bits_per_byte import HeldOut, draw_documents, model_bits, ngram_bits, training_chunks
 from codeweft.evaluate.config import MeasureConfig
 from codeweft.evaluate.infilling import Hole, draw_holes, facts, files_of, fill, held_out_code, outcomes, prompt
-from codeweft.evaluate.models import model_digests
+from codeweft.evaluate.local_models import model_digests
 from codeweft.model.device import choose_device
 from codeweft.model.folder import fim_trained, load_folder, read_config
 from codeweft.model.transformer import Transformer

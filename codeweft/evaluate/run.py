@@ -12,8 +12,8 @@ from codeweft.base.intervals import ratio_interval
 from codeweft.base.runs import Run
 from codeweft.evaluate import katas, suite
 from codeweft.evaluate.config import EvaluateConfig
+from codeweft.evaluate.local_models import model_digests
 from codeweft.evaluate.measure import headline_of, measured
-from codeweft.evaluate.models import model_digests
 from codeweft.tasks.infilling import edit_similarity
 
 

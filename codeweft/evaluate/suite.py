@@ -23,7 +23,8 @@ from codeweft.engine.remote import RemoteConfig, RemoteModel
 from codeweft.evaluate.benchmarks import Clock, Plan, evaluate, load, plan
 from codeweft.evaluate.config import EvaluateConfig
 from codeweft.evaluate.contamination import contaminated_problems
-from codeweft.evaluate.models import AnswersModel, Model, UrlModel, open_local
+from codeweft.evaluate.local_models import open_local
+from codeweft.evaluate.models import AnswersModel, Model, UrlModel
 from codeweft.evaluate.opinions import JUDGED, judge_answers
 from codeweft.evaluate.tally import entry
 from codeweft.sandbox.client import open_sandbox

@@ -27,7 +27,8 @@ from codeweft.base.records import Problem
 from codeweft.evaluate import suite
 from codeweft.evaluate.benchmarks import Plan, evaluate, plan
 from codeweft.evaluate.config import EvaluateConfig
-from codeweft.evaluate.models import Drawing, LocalModel, Wanted
+from codeweft.evaluate.local_models import LocalModel
+from codeweft.evaluate.models import Drawing, Wanted
 from codeweft.evaluate.tally import entry
 from codeweft.sandbox.client import open_sandbox
 from codeweft.sandbox.config import SandboxConfig
