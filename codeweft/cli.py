@@ -239,7 +239,7 @@ def print_overview(commands: dict[str, Command | Group]) -> None:
     for name, command in commands.items():
         if name not in stages.BY_NAME:
             print(f"  {name:<10} {command.summary}")
-    recipes = ", ".join(sorted(path.stem for path in settings.RECIPES.glob("*.toml")))
+    recipes = ", ".join(settings.recipe_names())
     print(f"\nRecipes: {recipes}. Begin with `codeweft run toy`; `codeweft COMMAND --help` tells more.")
 
 

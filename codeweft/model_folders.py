@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from codeweft.base import config as settings
 from codeweft.base.errors import InputError, ModelError, UserError
 from codeweft.base.sizes import shown
 
@@ -343,6 +344,7 @@ def init_arguments(parser: argparse.ArgumentParser) -> None:
 def init(arguments: argparse.Namespace, rest: list[str]) -> int:
     """`codeweft model init`: random weights, written a matrix at a time."""
     from codeweft.base.progress import say
+    from codeweft.model.folder import companion_files
     from codeweft.model.quantize import Quantization
     from codeweft.model.random_folder import write_random
     from codeweft.model.transformer import INIT_STD
@@ -354,10 +356,8 @@ def init(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.tokenizer is None:
         say("without --tokenizer the folder takes ids, no text: good for measuring, not for serving.")
     else:
-        from codeweft.model.folder import companion_files
-
         tokenizer, extras = load_tokenizer(arguments.tokenizer), companion_files(arguments.tokenizer)
-        config = with_tokenizer(config, tokenizer, arguments.shape in recipe_names())
+        config = with_tokenizer(config, tokenizer, arguments.shape in settings.recipe_names())
     if arguments.head_bits is not None and arguments.bits is None:
         raise UserError("--head-bits without --bits has no meaning.", "Give --bits 4 or 8 as well.")
     how = None if arguments.bits is None else Quantization(arguments.bits, arguments.head_bits or arguments.bits)
@@ -371,7 +371,6 @@ def init(arguments: argparse.Namespace, rest: list[str]) -> int:
 
 def shape_named(name: str) -> "ModelConfig":
     """A published shape, that of a recipe, or that of a config.json."""
-    from codeweft.base import config as settings
     from codeweft.model.folder import read_config
     from codeweft.model.random_folder import SHAPES
     from codeweft.train.config import PretrainConfig
@@ -381,17 +380,11 @@ def shape_named(name: str) -> "ModelConfig":
     if Path(name).name == "config.json" or Path(name).is_dir():
         found = read_config(Path(name) if Path(name).is_dir() else Path(name).parent)
         return replace(found, source="", stage=None, fim_rate=None)
-    if name not in recipe_names():
-        raise UserError(f"There is no shape {name}.", settings.nearest(name, [*SHAPES, *recipe_names()]))
+    recipes = settings.recipe_names()
+    if name not in recipes:
+        raise UserError(f"There is no shape {name}.", settings.nearest(name, [*SHAPES, *recipes]))
     layers = [layer.section("pretrain") for layer in settings.read_recipe(name)]
     return settings.build(PretrainConfig, layers, "pretrain").model
-
-
-def recipe_names() -> list[str]:
-    """The recipes of the package."""
-    from codeweft.base.config import RECIPES
-
-    return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
 def with_tokenizer(config: "ModelConfig", tokenizer: "Tokenizer", fresh: bool) -> "ModelConfig":

@@ -162,6 +162,11 @@ def _whole(number: float) -> int:
     return int(number)
 
 
+def recipe_names() -> list[str]:
+    """The recipes of the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
 def read_recipe(name: str, above: tuple[str, ...] = ()) -> list[Layer]:
     """The layers of a recipe, weakest first: a file, or a name in the package; `extends = "toy"` puts another below.
 
@@ -170,7 +175,7 @@ def read_recipe(name: str, above: tuple[str, ...] = ()) -> list[Layer]:
     """
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     if not path.is_file():
-        known = [recipe.stem for recipe in RECIPES.glob("*.toml")]
+        known = recipe_names()
         raise ConfigError(f"There is no recipe {name}.", nearest(name, known) + " A path must end in .toml.")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
