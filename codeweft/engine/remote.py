@@ -137,7 +137,8 @@ class RemoteModel:
         """What follows a text, or the text of these token ids; with a suffix, what stands between both."""
         body: dict[str, Any] = {"prompt": text if isinstance(text, str) else list(text)}
         body |= {} if suffix is None else {"suffix": suffix}
-        return await self._drawn("/completions", body, max_tokens, temperature, top_p, stop, seed)
+        body |= {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+        return await self._drawn("/completions", body, stop)
 
     async def chat(
         self,
@@ -150,8 +151,9 @@ class RemoteModel:
         seed: int = 0,
     ) -> RemoteCompletion:
         """The assistant's next message."""
-        body = {"messages": [dict(message) for message in messages]}
-        return await self._drawn("/chat/completions", body, max_tokens, temperature, top_p, stop, seed)
+        body: dict[str, Any] = {"messages": [dict(message) for message in messages]}
+        body |= {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+        return await self._drawn("/chat/completions", body, stop)
 
     async def logprobs(self, text: str, choices: Sequence[str]) -> list[float]:
         """The sum of each choice's log-probabilities after the text; UserError where the server does not tell them."""
@@ -185,20 +187,8 @@ class RemoteModel:
             self.known_model = names[0]
         return self.known_model
 
-    async def _drawn(
-        self,
-        path: str,
-        body: dict[str, Any],
-        tokens: int,
-        temperature: float,
-        top_p: float,
-        stop: Sequence[str],
-        seed: int,
-    ) -> RemoteCompletion:
-        body |= {
-            "model": await self.model(), "max_tokens": tokens, "temperature": temperature, "top_p": top_p, "seed": seed,
-            "stream": self.config.stream,
-        }  # fmt: skip
+    async def _drawn(self, path: str, body: dict[str, Any], stop: Sequence[str]) -> RemoteCompletion:
+        body |= {"model": await self.model(), "stream": self.config.stream}
         if self.config.token_ids:
             body["return_token_ids"] = True
         if stop:
