@@ -24,8 +24,8 @@ from codeweft.tokenizer.shards import TokenShards
 from codeweft.train.batches import Batch, Order, StreamBatches
 from codeweft.train.config import PretrainConfig
 from codeweft.train.loop import Plan, Trainer, train
-from codeweft.train.objectives import Loss, next_token
-from codeweft.train.schedule import batch_size, learning_rate, sequences_before
+from codeweft.train.next_token import next_token_plan
+from codeweft.train.schedule import batch_size, sequences_before
 
 
 def inputs(config: PretrainConfig) -> dict[str, str]:
@@ -111,7 +111,7 @@ def make_model(config: PretrainConfig, tokenizer: Tokenizer, seed: int, device: 
 def make_plan(
     config: PretrainConfig, tokenizer: Tokenizer, shards: TokenShards, seed: int, device: torch.device
 ) -> Plan:
-    """Batches, rates and the loss as functions of the step."""
+    """Batches as functions of the step, and what validates."""
     schedule, isolated = config.schedule, config.attention == "isolated"
     planned = sequences_before(schedule.steps, schedule)
     order = Order(planned, derive(seed, "pretrain", "order"))
@@ -132,20 +132,7 @@ def make_plan(
         count = min(config.validation_sequences, held_out.sequences)
         return held_out.micro_batches(0, count, schedule.micro_batch, device)
 
-    def loss(model: Transformer, batch: Batch) -> Loss:
-        return next_token(model, batch, config.balance)
-
-    return Plan(
-        steps=schedule.steps,
-        batches=batches,
-        learning_rate=lambda step: learning_rate(step, schedule),
-        loss=loss,
-        validation=validation,
-        validate_every=config.validate_every,
-        load_every=config.load_every,
-        checkpoint_every=config.checkpoint_every,
-        keep_checkpoints=config.keep_checkpoints,
-    )
+    return next_token_plan(config, batches, validation)
 
 
 def fim_rate_of(tokens: Path) -> float:

@@ -24,7 +24,6 @@ from codeweft.base.runs import Run
 from codeweft.base.seeds import generator
 from codeweft.model.device import choose_device, choose_precision
 from codeweft.model.folder import load_folder, read_config, save_folder, weights_given
-from codeweft.model.transformer import Transformer
 from codeweft.tokenizer.load import FILES, Tokenizer, load_tokenizer
 from codeweft.tokenizer.shards import TokenShards
 from codeweft.train import lora
@@ -33,8 +32,8 @@ from codeweft.train.batches import Batch
 from codeweft.train.config import SftConfig
 from codeweft.train.conversations import Rendering, Row, Sample, pack, render_all, row_of
 from codeweft.train.loop import Plan, Trainer, train
-from codeweft.train.objectives import Loss, next_token
-from codeweft.train.schedule import batch_size, learning_rate, sequences_before
+from codeweft.train.next_token import next_token_plan
+from codeweft.train.schedule import batch_size, sequences_before
 
 
 def inputs(config: SftConfig) -> dict[str, str]:
@@ -193,7 +192,7 @@ def batches_of(rows: Sequence[Row], size: int, isolated: bool, device: torch.dev
 
 
 def make_plan(config: SftConfig, rows: Rows, held_out: Sequence[Sample], padding: int, device: torch.device) -> Plan:
-    """Batches, rates and the loss as functions of the step."""
+    """Batches as functions of the step, and what validates."""
     schedule, isolated = config.schedule, config.attention == "isolated"
     room = config.validation_sequences * schedule.sequence
     few = [
@@ -209,17 +208,4 @@ def make_plan(config: SftConfig, rows: Rows, held_out: Sequence[Sample], padding
     def validation() -> Iterable[Batch]:
         return batches_of(known, schedule.micro_batch, isolated, device) if known else ()
 
-    def loss(model: Transformer, batch: Batch) -> Loss:
-        return next_token(model, batch, config.balance)
-
-    return Plan(
-        steps=schedule.steps,
-        batches=batches,
-        learning_rate=lambda step: learning_rate(step, schedule),
-        loss=loss,
-        validation=validation,
-        validate_every=config.validate_every,
-        load_every=config.load_every,
-        checkpoint_every=config.checkpoint_every,
-        keep_checkpoints=config.keep_checkpoints,
-    )
+    return next_token_plan(config, batches, validation)
