@@ -16,7 +16,7 @@ from codeweft.base.errors import ConfigError, UserError
 
 Item = TypeVar("Item")
 
-LAST_WORD_SECONDS = 3.0  # that the others give the first process to say what went wrong, and torchrun to end them
+LAST_WORD_SECONDS = 10.0  # that the others give the first process to say what went wrong, and torchrun to end them
 
 
 class ProcessLost(UserError):
