@@ -1,8 +1,10 @@
 """Native passes give what the layers of codeweft.model give, and a token's numbers are its own."""
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
+import kernel_targets
 import pytest
 import torch
 from torch import Tensor
@@ -22,6 +24,13 @@ from codeweft.model.quantize import (
 from codeweft.model.transformer import Transformer
 
 pytestmark = pytest.mark.skipif(native.compiler() is None, reason="toolchain: no C++ compiler")
+
+
+@pytest.fixture(scope="module", params=kernel_targets.parameters(), autouse=True)
+def target(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test runs with the kernels of each target."""
+    yield from kernel_targets.built_for(request.param)
+
 
 SMALL: dict[str, Any] = {
     "vocab_size": 97,

@@ -1,7 +1,9 @@
 """Tokens drawn natively are those that the formula over the whole vocabulary finds."""
 
 import math
+from collections.abc import Iterator
 
+import kernel_targets
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +15,12 @@ from codeweft.engine.request import Request
 from codeweft.model.kernels import native
 
 pytestmark = pytest.mark.skipif(native.compiler() is None, reason="toolchain: no C++ compiler")
+
+
+@pytest.fixture(scope="module", params=kernel_targets.parameters("x86-64-v3", "x86-64"), autouse=True)
+def target(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test runs with the kernels of each target."""
+    yield from kernel_targets.built_for(request.param)
 
 
 def by_formula(logits_SW: torch.Tensor, temperature: float, keys: list[int]) -> torch.Tensor:

@@ -1,11 +1,8 @@
-"""The fused kernels against the plain functions of torch: values, gradients, and what happens without a compiler."""
+"""The fused kernels against the plain functions of torch: values and gradients, on all processors that can be had."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
+import kernel_targets
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +13,12 @@ from codeweft.model.rope import Rotation, rotate_pairs
 
 pytestmark = pytest.mark.skipif(native.compiler() is None, reason="toolchain: no C++ compiler")
 DTYPES = [torch.float32, torch.bfloat16]
+
+
+@pytest.fixture(scope="module", params=kernel_targets.parameters("x86-64-v3"), autouse=True)
+def target(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test runs with the kernels of each target."""
+    yield from kernel_targets.built_for(request.param)
 
 
 def leaf(*shape: int, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> Tensor:
@@ -152,37 +155,6 @@ def test_inference_does_not_use_them(monkeypatch: pytest.MonkeyPatch):
     with torch.no_grad():
         assert not fused.applies(torch.ones(2))
     assert not fused.applies(torch.ones(2, dtype=torch.float64))
-
-
-BUILD = "from codeweft.model.kernels import native; print(native.available())"
-
-
-def build(**environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", BUILD]
-    return subprocess.run(command, env=dict(os.environ) | environment, capture_output=True, text=True, check=True)
-
-
-def test_a_library_is_built_once_and_found_again(tmp_path: Path):
-    assert build(XDG_CACHE_HOME=str(tmp_path)).stdout == "True\n"
-    (library,) = (tmp_path / "codeweft" / "kernels").iterdir()
-    written = library.stat().st_mtime_ns
-    assert build(XDG_CACHE_HOME=str(tmp_path)).stdout == "True\n"
-    assert [library] == list((tmp_path / "codeweft" / "kernels").iterdir())
-    assert library.stat().st_mtime_ns == written
-
-
-@pytest.mark.parametrize(
-    ("environment", "said"),
-    [
-        ({"CXX": "no-such-compiler"}, "no C++ compiler was found"),
-        ({"CXX": "false"}, "could not be built with"),
-        ({"CODEWEFT_KERNELS": "0"}, "torch alone"),
-    ],
-)
-def test_without_a_library_training_uses_torch_and_says_so(environment: dict[str, str], said: str, tmp_path: Path):
-    finished = build(XDG_CACHE_HOME=str(tmp_path), **environment)
-    assert finished.stdout == "False\n"
-    assert said in finished.stderr
 
 
 def test_a_model_learns_the_same_with_and_without(small: Callable, random_model: Callable, path: str):

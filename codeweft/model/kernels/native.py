@@ -23,14 +23,16 @@ from codeweft.base.progress import say
 HERE = Path(__file__).parent
 FUSED = HERE / "fused.cpp"
 FLAGS = (
-    *("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", f"-I{HERE}"),
+    *("-std=c++17", "-O3", "-fopenmp", "-fPIC", "-shared", f"-I{HERE}"),
     "-ffp-contract=fast",  # products and sums in one instruction
     # errno and traps keep loops from being vectorised; nothing here that would lose a NaN
     *("-fno-math-errno", "-fno-trapping-math"),
 )
 SUFFIXES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 BUILD_SECONDS = 300  # after which a compiler counts as hanging
-SWITCH = "CODEWEFT_KERNELS"  # environment variable; 0 turns the kernels off, to compare or to exclude them
+# Environment variables.
+SWITCH = "CODEWEFT_KERNELS"  # 0 turns the kernels off, to compare or to exclude them
+TARGET = "CODEWEFT_KERNELS_FOR"  # a name that -march knows, to build for a lesser processor than this one
 
 
 @cache
@@ -70,20 +72,22 @@ def available(source: Path = FUSED, without: str = "training goes on with torch 
 
 @cache
 def functions(source: Path = FUSED) -> ctypes.CDLL:
-    """The loaded library, from the cache where the same source was built for the same processor."""
+    """The loaded library, from the cache where the same source was built for the same processor and target."""
     command = compiler()
     assert command is not None, "ask `available` first"
     version = subprocess.run([command, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
     texts = [path.read_text() for path in (source, *sorted(HERE.glob("*.h")))]
+    target = os.environ.get(TARGET) or "native"
     flags = [flag for flag in FLAGS if not flag.startswith("-I")]
-    about = (*texts, version, *flags, platform.machine(), _processor(), torch.__version__)
+    processor = _processor() if target == "native" else ""
+    about = (*texts, version, *flags, target, platform.machine(), processor, torch.__version__)
     path = cache_folder() / f"{hashlib.blake2b(repr(about).encode(), digest_size=12).hexdigest()}.so"
     if not path.is_file():
-        say(f"building {source.name} for this processor, once; some seconds.")
+        say(f"building {source.name} for {'this processor' if target == 'native' else target}, once; some seconds.")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            build = [command, *FLAGS, str(source), "-o", str(partial)]
+            build = [command, *FLAGS, f"-march={target}", str(source), "-o", str(partial)]
             subprocess.run(build, capture_output=True, text=True, check=True, timeout=BUILD_SECONDS)
             partial.replace(path)  # whole or absent, also when two processes build at once
         finally:
