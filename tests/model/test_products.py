@@ -1,5 +1,9 @@
-"""Products with quantised matrices against the same sums written out slowly in double precision."""
+"""Products of all kinds of matrices against the same sums written out slowly in double precision, on all processors."""
 
+import ctypes
+from collections.abc import Iterator
+
+import kernel_targets
 import pytest
 import torch
 from torch import Tensor
@@ -7,6 +11,12 @@ from torch import Tensor
 from codeweft.model.kernels import native, products
 
 pytestmark = pytest.mark.skipif(native.compiler() is None, reason="toolchain: no C++ compiler")
+
+
+@pytest.fixture(scope="module", params=kernel_targets.parameters("x86-64-v3", "x86-64"), autouse=True)
+def target(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test runs with the kernels of each target."""
+    yield from kernel_targets.built_for(request.param)
 
 
 def random_groups(rows: int, columns: int, bits: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,8 +66,37 @@ def test_a_vector_s_results_are_the_same_bits_alone_and_among_others(bits: int):
     packed, scale, _ = random_groups(29, 224, bits)
     x = torch.randn(23, 224, generator=torch.Generator().manual_seed(1))
     together = products.multiply(x, packed, scale, bits)
-    for place in (0, 7, 8, 22):
-        assert torch.equal(products.multiply(x[place : place + 1], packed, scale, bits)[0], together[place])
+    for start, end in [(0, 1), (7, 8), (8, 9), (22, 23), *((2, 2 + count) for count in range(2, 10))]:
+        assert torch.equal(products.multiply(x[start:end], packed, scale, bits), together[start:end])
+
+
+def multiply_plain(x_MK: Tensor, weight_NK: Tensor) -> Tensor:
+    y_MN = torch.empty(len(x_MK), len(weight_NK))
+    native.functions(products.SOURCE).multiply_float32(
+        ctypes.byref(products.plain(weight_NK)),
+        *(ctypes.c_void_p(x_MK.data_ptr()), ctypes.c_int64(len(x_MK)), ctypes.c_void_p(y_MN.data_ptr())),
+        ctypes.c_int(1),
+    )
+    return y_MN
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 7), (18, 33), (5, 40), (37, 100), (33, 1408)])
+def test_plain_matrices_are_multiplied_in_float_and_alike_in_any_company(dtype: torch.dtype, rows: int, columns: int):
+    chance = torch.Generator().manual_seed(rows * columns)
+    weight, x = torch.randn(rows, columns, generator=chance).to(dtype), torch.randn(11, columns, generator=chance)
+    together, size = multiply_plain(x, weight), x.double().abs() @ weight.double().abs().T
+    assert bool(((together - x.double() @ weight.double().T).abs() <= 1e-6 * size).all())
+    for count in range(1, 10):
+        assert torch.equal(multiply_plain(x[2 : 2 + count], weight), together[2 : 2 + count])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_half_precision_scale_is_read_as_it_is(dtype: torch.dtype):
+    scale = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(torch.float16)[:, None]
+    ones = torch.ones(len(scale), 32, dtype=torch.int8)
+    expected = scale.float().to(dtype).expand(-1, 32)
+    assert torch.equal(products.dequantize(ones, scale, 8, dtype).nan_to_num(7.0), expected.nan_to_num(7.0))
 
 
 def test_threads_change_no_bit():

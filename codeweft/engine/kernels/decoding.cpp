@@ -56,7 +56,7 @@ struct Call {
 inline float sum_of_squares(const float* x, int64_t count) {
   floats sums{};
   int64_t i = 0;
-  for (; i + 16 <= count; i += 16) sums += load(x + i) * load(x + i);
+  for (; i + LANES <= count; i += LANES) sums += load(x + i) * load(x + i);
   float rest = 0.0f;
   for (; i < count; i++) rest += x[i] * x[i];
   return total(sums) + rest;
@@ -81,30 +81,30 @@ inline void read_row(const Matrix& matrix, int64_t row, float* y) {
                                   : read(static_cast<const bfloat16*>(matrix.data)[row * matrix.columns + i]);
 }
 
-// sums[m][c] += factor(m, k) * row(k)[c] over k, for M rows of sums and 32 columns held in registers
+// sums[m][c] += factor(m, k) * row(k)[c] over k, for M rows of sums and the columns of two registers
 template <int M, class T, class Row, class Factor>
 inline void mix_columns(int64_t rows, int64_t column, Row&& row, Factor&& factor, float* const* sums) {
   floats first[M], second[M];
-  for (int m = 0; m < M; m++) first[m] = load(sums[m] + column), second[m] = load(sums[m] + column + 16);
+  for (int m = 0; m < M; m++) first[m] = load(sums[m] + column), second[m] = load(sums[m] + column + LANES);
   for (int64_t k = 0; k < rows; k++) {
     const T* place = reinterpret_cast<const T*>(row(k)) + column;
-    const floats left = load(place), right = load(place + 16);
+    const floats left = load(place), right = load(place + LANES);
     for (int m = 0; m < M; m++) {
-      const float weight = factor(m, k);
-      first[m] += weight * left;
-      second[m] += weight * right;
+      const floats weight = factor(m, k) - floats{};  // in all lanes
+      first[m] = multiply_add(weight, left, first[m]);
+      second[m] = multiply_add(weight, right, second[m]);
     }
   }
   for (int m = 0; m < M; m++) {
-    std::memcpy(sums[m] + column, &first[m], 64);
-    std::memcpy(sums[m] + column + 16, &second[m], 64);
+    std::memcpy(sums[m] + column, &first[m], sizeof first[m]);
+    std::memcpy(sums[m] + column + LANES, &second[m], sizeof second[m]);
   }
 }
 
 template <int M, class T, class Row, class Factor>
 inline void mix_all(int64_t rows, int64_t columns, Row&& row, Factor&& factor, float* const* sums) {
   int64_t c = 0;
-  for (; c + 32 <= columns; c += 32) mix_columns<M, T>(rows, c, row, factor, sums);
+  for (; c + 2 * LANES <= columns; c += 2 * LANES) mix_columns<M, T>(rows, c, row, factor, sums);
   for (int64_t k = 0; k < rows && c < columns; k++)
     for (int m = 0; m < M; m++)
       for (int64_t i = c; i < columns; i++)

@@ -13,15 +13,8 @@ namespace {
 
 // ---------------------------------------------------------------- small matrix products that stay in the cache
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16, TALL = 12;
-#elif defined(__AVX__)
-constexpr int LANES = 8, TALL = 6;
-#else
-constexpr int LANES = 4, TALL = 6;
-#endif
-constexpr int PANEL = 2 * LANES;  // columns of the right side that a tile covers: they stand together in memory
-typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
+constexpr int TALL = LANES == 16 ? 12 : 6;  // rows of a tile: what the registers hold
+constexpr int PANEL = 2 * LANES;            // columns of a tile's right side: they stand together in memory
 
 inline int64_t rounded_up(int64_t number, int64_t multiple) { return (number + multiple - 1) / multiple * multiple; }
 
@@ -29,14 +22,14 @@ inline int64_t rounded_up(int64_t number, int64_t multiple) { return (number + m
 template <int M>
 inline void tile(const float* left, int64_t row, int64_t column, const float* panel, int64_t depth, float* result,
                  int64_t stride, bool add) {
-  lanes sums[M][2];
+  floats sums[M][2];
   for (int m = 0; m < M; m++) {
-    sums[m][0] = add ? *reinterpret_cast<const lanes*>(result + m * stride) : lanes{};
-    sums[m][1] = add ? *reinterpret_cast<const lanes*>(result + m * stride + LANES) : lanes{};
+    sums[m][0] = add ? *reinterpret_cast<const floats*>(result + m * stride) : floats{};
+    sums[m][1] = add ? *reinterpret_cast<const floats*>(result + m * stride + LANES) : floats{};
   }
   for (int64_t k = 0; k < depth; k++) {
-    const lanes first = *reinterpret_cast<const lanes*>(panel + k * PANEL);
-    const lanes second = *reinterpret_cast<const lanes*>(panel + k * PANEL + LANES);
+    const floats first = *reinterpret_cast<const floats*>(panel + k * PANEL);
+    const floats second = *reinterpret_cast<const floats*>(panel + k * PANEL + LANES);
     for (int m = 0; m < M; m++) {
       const float value = left[m * row + k * column];
       sums[m][0] += value * first;
@@ -44,8 +37,8 @@ inline void tile(const float* left, int64_t row, int64_t column, const float* pa
     }
   }
   for (int m = 0; m < M; m++) {
-    *reinterpret_cast<lanes*>(result + m * stride) = sums[m][0];
-    *reinterpret_cast<lanes*>(result + m * stride + LANES) = sums[m][1];
+    *reinterpret_cast<floats*>(result + m * stride) = sums[m][0];
+    *reinterpret_cast<floats*>(result + m * stride + LANES) = sums[m][1];
   }
 }
 

@@ -12,6 +12,18 @@ struct bfloat16 {
   uint16_t bits;
 };
 
+// Numbers of one register.
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+#define CODEWEFT_AVX512 1
+constexpr int LANES = 16;
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#define CODEWEFT_AVX2 1
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+typedef float floats __attribute__((vector_size(4 * LANES), aligned(4)));
+
 inline float read(float value) { return value; }
 
 inline float read(bfloat16 value) {
