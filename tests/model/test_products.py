@@ -91,6 +91,15 @@ def test_plain_matrices_are_multiplied_in_float_and_alike_in_any_company(dtype: 
         assert torch.equal(multiply_plain(x[2 : 2 + count], weight), together[2 : 2 + count])
 
 
+def test_a_nan_and_infinity_in_a_vector_stay_visible():
+    packed, scale, _ = random_groups(5, 96, 4)
+    for broken in (torch.nan, torch.inf):
+        x = torch.ones(3, 96)
+        x[1, 40] = broken
+        found = products.multiply(x, packed, scale, 4).isfinite().all(-1)
+        assert found.tolist() == [True, False, True]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_half_precision_scale_is_read_as_it_is(dtype: torch.dtype):
     scale = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(torch.float16)[:, None]

@@ -77,6 +77,20 @@ struct Aligned {
   bool operator!=(const Aligned&) const { return false; }
 };
 
+// The largest absolute value. Sizes are compared as whole numbers, which is done in registers, and in which a NaN is
+// above all others and so stays visible.
+inline float largest_size(const float* x, int64_t count) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < count; i++) {
+    uint32_t bits;
+    std::memcpy(&bits, x + i, 4);
+    largest = std::max(largest, bits & 0x7fffffffu);
+  }
+  float size;
+  std::memcpy(&size, &largest, 4);
+  return size;
+}
+
 // Room for vectors of one width; `quantise` where a matrix asks for it.
 class Vectors {
  public:
@@ -110,8 +124,7 @@ class Vectors {
   void quantise_group(int64_t m, int64_t g, int64_t kind) {
     const int64_t size = std::max<int64_t>(0, std::min(GROUP, columns_ - g * GROUP));
     const float* x = values(m) + g * GROUP;
-    float largest = 0.0f;
-    for (int64_t i = 0; i < size; i++) largest = std::max(largest, std::fabs(x[i]));
+    const float largest = largest_size(x, size);
     const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f, scale = largest / 127.0f;
     int8_t rounded[GROUP] = {};
     int32_t sum = 0;
