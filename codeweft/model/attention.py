@@ -74,11 +74,21 @@ class Attention(nn.Module):
         self.o_proj = Linear(heads * config.v_head_dim, hidden)
 
     def forward(
-        self, hidden_BTD: Tensor, turn: Rotation, visible_BTS: Tensor | None = None, window: CacheWindow | None = None
+        self,
+        hidden_BTD: Tensor,
+        turn: Rotation,
+        visible_BTS: Tensor | None = None,
+        window: CacheWindow | None = None,
+        starts_BT: Tensor | None = None,
     ) -> Tensor:
-        """Attend causally; `visible_BTS` None means every earlier token of the same row (DeepSeek-V2 eq. 9 to 19)."""
-        if window is None and visible_BTS is None and fused.applies(hidden_BTD):
-            return self.o_proj(self.attend_fused(hidden_BTD, turn))
+        """Attend causally (DeepSeek-V2 eq. 9 to 19) to every earlier token of the same row.
+
+        `visible_BTS` says which of them where a window holds other rows too; `starts_BT` from where on, in training.
+        """
+        if window is None and fused.applies(hidden_BTD):
+            return self.o_proj(self.attend_fused(hidden_BTD, turn, starts_BT))
+        if starts_BT is not None:
+            visible_BTS = visible_from(starts_BT)
         query_nope_BTHN, query_rope_BTHR = self.queries(hidden_BTD, turn)
         latent_BSC, key_rope_BSR = self.compress(hidden_BTD, turn)
         if window is not None:
@@ -118,13 +128,13 @@ class Attention(nn.Module):
         latent_BTC, key_BTR = self.kv_a_proj_with_mqa(hidden_BTD).split(widths, dim=-1)
         return self.kv_a_layernorm(latent_BTC), key_BTR
 
-    def attend_fused(self, hidden_BTD: Tensor, turn: Rotation) -> Tensor:
+    def attend_fused(self, hidden_BTD: Tensor, turn: Rotation, starts_BT: Tensor | None) -> Tensor:
         """What `attend_expanded` gives, from one kernel that rotates, attends and knows its gradient (training)."""
         config = self.config
         latent_BTC, key_BTR = self.project_latent(hidden_BTD)
         widths = fused.HeadWidths(config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim, self.scale)
         query_BTX, expanded_BTX = self.project_query(hidden_BTD), self.kv_b_proj(latent_BTC)
-        return fused.LatentAttention.apply(query_BTX, expanded_BTX, key_BTR, turn, widths)
+        return fused.LatentAttention.apply(query_BTX, expanded_BTX, key_BTR, turn, widths, starts_BT)
 
     def attend_expanded(
         self, nope_BTHN: Tensor, rope_BTHR: Tensor, latent_BSC: Tensor, key_rope_BSR: Tensor, visible_BTS: Tensor | None
@@ -208,3 +218,13 @@ def absorbing_is_cheaper(config: ModelConfig, tokens: int, keys: int) -> bool:
     absorbed = tokens * (up + keys * (2 * config.kv_lora_rank + config.qk_rope_head_dim))
     expanded = keys * up + tokens * keys * (config.qk_head_dim + config.v_head_dim)
     return tokens <= ABSORB_AT_MOST and tokens * keys <= SCORES_AT_MOST and absorbed < expanded
+
+
+def visible_from(starts_BT: Tensor) -> Tensor:
+    """True [B, T, S] where a token may look: at itself and back to where it starts.
+
+    >>> visible_from(torch.tensor([[0, 0, 2]])).int().tolist()
+    [[[1, 0, 0], [1, 1, 0], [0, 0, 1]]]
+    """
+    index_T = torch.arange(starts_BT.shape[1], device=starts_BT.device)
+    return (starts_BT[:, :, None] <= index_T) & (index_T <= index_T[:, None])

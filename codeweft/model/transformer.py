@@ -8,6 +8,7 @@ Shapes: B batch, T tokens, S keys, D model, W vocabulary.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from codeweft.model.attention import Attention, Linear, RMSNorm
 from codeweft.model.cache import CacheWindow
 from codeweft.model.config import ModelConfig
 from codeweft.model.moe import MLP, MixtureOfExperts, RouterOutput
-from codeweft.model.rope import Rotation, rotation
+from codeweft.model.rope import rotation
 
 INIT_STD = 0.006  # DeepSeek-V2 §3.1.2
 
@@ -49,11 +50,12 @@ class Block(nn.Module):
         sparse = config.is_moe_layer(layer)
         self.mlp = MixtureOfExperts(config) if sparse else MLP(config.hidden_size, config.intermediate_size)
 
-    def forward(
-        self, hidden_BTD: Tensor, turn: Rotation, visible_BTS: Tensor | None, window: CacheWindow | None
-    ) -> tuple[Tensor, RouterOutput | None]:
-        """One layer (DeepSeek-V2 eq. 20 for the second half); the routing is None in a dense layer."""
-        hidden_BTD = hidden_BTD + self.self_attn(self.input_layernorm(hidden_BTD), turn, visible_BTS, window)
+    def forward(self, hidden_BTD: Tensor, *about: Any) -> tuple[Tensor, RouterOutput | None]:
+        """One layer (DeepSeek-V2 eq. 20 for the second half); the routing is None in a dense layer.
+
+        `about` is what `Attention.forward` takes beside the hidden states.
+        """
+        hidden_BTD = hidden_BTD + self.self_attn(self.input_layernorm(hidden_BTD), *about)
         mixed = self.mlp(self.post_attention_layernorm(hidden_BTD))
         if isinstance(mixed, Tensor):
             return hidden_BTD + mixed, None
@@ -99,18 +101,19 @@ class Transformer(nn.Module):
         Routing is returned in training mode, else where `keep_router` asks for it.
         """
         assert window is None or documents_BT is None, "documents are separated in training only"
+        visible_BTS = starts_BT = None
         if window is not None:
             positions_BT = window.positions_BT
             visible_BTS = None if window.is_fresh or window.is_single else window.visible_BTS()
         elif documents_BT is not None:
-            positions_BT, visible_BTS = separate_documents(documents_BT)
+            positions_BT, starts_BT = separate_documents(documents_BT)
         else:
-            positions_BT, visible_BTS = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None], None
+            positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)[None]
         turn = rotation(self.config, positions_BT)
         hidden_BTD = self.model.embed_tokens(tokens_BT)
         router = []
         for block in self.model.layers:
-            hidden_BTD, routing = block(hidden_BTD, turn, visible_BTS, window)
+            hidden_BTD, routing = block(hidden_BTD, turn, visible_BTS, window, starts_BT)
             if routing is not None and (self.training or keep_router):
                 router.append(routing)
         hidden_BTD = self.model.norm(hidden_BTD)
@@ -131,13 +134,12 @@ class Transformer(nn.Module):
 
 
 def separate_documents(documents_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions [B, T] that restart in each document, and True [B, T, S] where a token may look.
+    """Positions [B, T] that restart in each document, and where each token's document starts, [B, T].
 
-    >>> separate_documents(torch.tensor([[7, 7, 3]]))[0].tolist()
-    [[0, 1, 0]]
+    >>> [each.tolist() for each in separate_documents(torch.tensor([[7, 7, 3]]))]
+    [[[0, 1, 0]], [[0, 0, 2]]]
     """
     index_T = torch.arange(documents_BT.shape[1], device=documents_BT.device)
     begins_BT = F.pad(documents_BT[:, 1:] != documents_BT[:, :-1], (1, 0), value=True)
-    start_BT = torch.where(begins_BT, index_T, 0).cummax(dim=1).values
-    visible_BTS = (start_BT[:, :, None] <= index_T) & (index_T <= index_T[:, None])
-    return index_T - start_BT, visible_BTS
+    starts_BT = torch.where(begins_BT, index_T, 0).cummax(dim=1).values
+    return index_T - starts_BT, starts_BT

@@ -18,7 +18,7 @@ import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,7 @@ from codeweft.base.config import nearest
 from codeweft.base.errors import ConfigError
 from codeweft.base.seeds import derive
 from codeweft.model.attention import Linear
-from codeweft.model.cache import CacheWindow
 from codeweft.model.moe import Experts, RouterOutput
-from codeweft.model.rope import Rotation
 from codeweft.model.transformer import Block, Transformer
 from codeweft.train.config import LoraConfig
 
@@ -156,12 +154,10 @@ def merged(model: Transformer) -> Transformer:
 class AdaptedBlock(Block):
     """A block whose parameters are the frozen ones, except inside its forward pass."""
 
-    def forward(
-        self, hidden_BTD: Tensor, turn: Rotation, visible_BTS: Tensor | None, window: CacheWindow | None
-    ) -> tuple[Tensor, RouterOutput | None]:
+    def forward(self, hidden_BTD: Tensor, *about: Any) -> tuple[Tensor, RouterOutput | None]:
         """As `Block.forward`, with effective weights."""
         with effective_weights(self):
-            return super().forward(hidden_BTD, turn, visible_BTS, window)
+            return super().forward(hidden_BTD, *about)
 
 
 @dataclass(frozen=True, slots=True)

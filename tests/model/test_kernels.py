@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from codeweft.model.kernels import fused, native
 from codeweft.model.rope import Rotation, rotate_pairs
+from codeweft.model.transformer import separate_documents
 
 pytestmark = pytest.mark.skipif(native.compiler() is None, reason="toolchain: no C++ compiler")
 DTYPES = [torch.float32, torch.bfloat16]
@@ -48,8 +49,10 @@ def test_rms_norm(dtype: torch.dtype, rows: int):
     compare(fused.RMSNorm.apply(x, weight, 1e-3), expected, (x, weight))
 
 
-def plain_attention(query: Tensor, expanded: Tensor, key: Tensor, turn: Rotation, widths: fused.HeadWidths) -> Tensor:
-    """Every score of every pair, float32, from the equations."""
+def plain_attention(
+    query: Tensor, expanded: Tensor, key: Tensor, turn: Rotation, widths: fused.HeadWidths, hidden: Tensor | None = None
+) -> Tensor:
+    """Every score of every pair, float32, from the equations; `hidden` [B, T, S] are pairs that do not count."""
     nope, rope, value, scale = widths
     batch, tokens = query.shape[:2]
     query_BTHK = query.float().view(batch, tokens, -1, nope + rope)
@@ -58,7 +61,9 @@ def plain_attention(query: Tensor, expanded: Tensor, key: Tensor, turn: Rotation
     key_rope = rotate_pairs(key.float()[:, :, None], turn).expand_as(turned)
     scores = torch.einsum("bthk,bshk->bhts", query_BTHK[..., :nope], expanded_BTHX[..., :nope])
     scores = (scores + torch.einsum("bthk,bshk->bhts", turned, key_rope)) * scale
-    weights = scores.masked_fill(torch.ones(tokens, tokens).triu(1).bool(), -torch.inf).softmax(-1)
+    later = torch.ones(tokens, tokens).triu(1).bool()
+    outside = later if hidden is None else (later | hidden)[:, None]
+    weights = scores.masked_fill(outside, -torch.inf).softmax(-1)
     return torch.einsum("bhts,bshv->bthv", weights, expanded_BTHX[..., nope:]).flatten(2)
 
 
@@ -75,6 +80,23 @@ def test_latent_attention(dtype: torch.dtype, tokens: int, widths: tuple[int, in
     about = fused.HeadWidths(nope, rope, value, 0.3)
     got = fused.LatentAttention.apply(query, expanded, key, turn, about)
     compare(got, plain_attention(query, expanded, key, turn, about), (query, expanded, key))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("lengths", [(1, 160), (33, 15, 49, 64), (47, 1, 1, 112), (161,), (80, 81), (31, 1, 64, 65)])
+def test_latent_attention_inside_documents(dtype: torch.dtype, lengths: tuple[int, ...]):
+    """Documents that begin and end beside and across the blocks of queries and the panels of keys."""
+    tokens = sum(lengths)
+    orders = torch.tensor([lengths, lengths[::-1]])
+    numbers = torch.stack([torch.repeat_interleave(torch.arange(len(lengths)), order) for order in orders])
+    positions, starts = separate_documents(numbers)
+    angles = positions[..., None] * torch.rand(4)
+    turn = Rotation(angles.cos(), angles.sin())
+    inputs = tuple(leaf(2, tokens, width, dtype=dtype) for width in (3 * 20, 3 * 22, 8))
+    about = fused.HeadWidths(12, 8, 10, 0.3)
+    hidden = numbers[:, :, None] != numbers[:, None]
+    expected = plain_attention(*inputs, turn, about, hidden)
+    compare(fused.LatentAttention.apply(*inputs, turn, about, starts), expected, inputs)
 
 
 def test_one_rotation_serves_all_rows_of_a_batch():

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from codeweft.model.attention import visible_from
 from codeweft.model.transformer import Transformer, separate_documents
 
 
@@ -32,9 +33,9 @@ def test_packed_documents_are_computed_as_if_each_stood_alone(small: Callable, r
 
 
 def test_one_document_is_seen_like_plain_causal_attention():
-    positions, visible = separate_documents(torch.zeros(1, 6, dtype=torch.int64))
+    positions, starts = separate_documents(torch.zeros(1, 6, dtype=torch.int64))
     assert positions.tolist() == [[0, 1, 2, 3, 4, 5]]
-    assert torch.equal(visible[0], torch.ones(6, 6, dtype=torch.bool).tril())
+    assert torch.equal(visible_from(starts)[0], torch.ones(6, 6, dtype=torch.bool).tril())
 
 
 def test_initial_weights_have_the_papers_deviation_and_follow_the_generator(small: Callable):

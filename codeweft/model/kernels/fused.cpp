@@ -94,6 +94,7 @@ template <class T>
 struct Inputs {
   const T *query, *expanded, *key_rope;  // [B,T,H,N+R], [B,T,H,N+V], [B,T,R], rotary parts not yet turned
   const float *cosine, *sine;            // [turns, T, R/2]
+  const int64_t* starts;                 // [B,T], the first token that each may look at, never falling; null: 0
 };
 
 template <class T>
@@ -125,6 +126,23 @@ inline void pack_column(const float* row, int64_t place, int64_t width, float* p
   for (int64_t c = 0; c < width; c++) panel[c * PANEL] = row[c];
 }
 
+// Which keys a block of queries may look at: from the start of its first query's document, which a panel begins.
+struct Keys {
+  int64_t begin, panels, width;
+
+  template <class T>
+  Keys(const Inputs<T>& in, const Shape& shape, int64_t b, int64_t query_begin, int64_t query_end)
+      : begin(first(in, shape, b, query_begin) / PANEL * PANEL),
+        panels((rounded_up(query_end, PANEL) - begin) / PANEL),
+        width(panels * PANEL) {}
+
+  // The first token that token t may look at.
+  template <class T>
+  static int64_t first(const Inputs<T>& in, const Shape& shape, int64_t b, int64_t t) {
+    return in.starts == nullptr ? 0 : in.starts[b * shape.tokens + t];
+  }
+};
+
 template <class T>
 void attention_forward(const Inputs<T>& in, T* output, float* normaliser, const Shape& shape, int threads) {
   const int64_t key_width = shape.key(), tokens = shape.tokens, value_width = shape.value;
@@ -145,27 +163,28 @@ void attention_forward(const Inputs<T>& in, T* output, float* normaliser, const 
       }
       for (int64_t begin = 0; begin < tokens; begin += BLOCK) {
         const int64_t end = begin + BLOCK < tokens ? begin + BLOCK : tokens, rows = end - begin;
-        const int64_t seen = rounded_up(end, PANEL);
+        const Keys keys(in, shape, b, begin, end);
         for (int64_t t = begin; t < end; t++) read_query(in, shape, b, h, t, bench.query.data() + (t - begin) * key_width);
-        product(bench.query.data(), key_width, 1, bench.keys.data(), key_width * PANEL, rows, seen / PANEL, key_width,
-                bench.scores.data(), seen, false);
+        product(bench.query.data(), key_width, 1, bench.keys.data() + keys.begin * key_width, key_width * PANEL, rows,
+                keys.panels, key_width, bench.scores.data(), keys.width, false);
         for (int64_t m = 0; m < rows; m++) {
-          float* scores = bench.scores.data() + m * seen;
-          const int64_t visible = begin + m + 1;
-          float largest = scores[0], sum = 0.0f;
+          float* scores = bench.scores.data() + m * keys.width;
+          const int64_t first = Keys::first(in, shape, b, begin + m) - keys.begin, visible = begin + m + 1 - keys.begin;
+          float largest = scores[first], sum = 0.0f;
 #pragma omp simd reduction(max : largest)
-          for (int64_t s = 0; s < visible; s++) largest = scores[s] > largest ? scores[s] : largest;
+          for (int64_t s = first; s < visible; s++) largest = scores[s] > largest ? scores[s] : largest;
 #pragma omp simd reduction(+ : sum)
-          for (int64_t s = 0; s < visible; s++) {
+          for (int64_t s = first; s < visible; s++) {
             scores[s] = exponential(scores[s] - largest);
             sum += scores[s];
           }
-          for (int64_t s = visible; s < seen; s++) scores[s] = 0.0f;
+          std::fill(scores, scores + first, 0.0f);
+          std::fill(scores + visible, scores + keys.width, 0.0f);
           normaliser[head * tokens + begin + m] = largest + std::log(sum);
           bench.query[m] = 1.0f / sum;  // the queries of this block are done with
         }
-        product(bench.scores.data(), seen, 1, bench.values.data(), bench.padded * PANEL, rows,
-                bench.value_padded / PANEL, end, bench.output.data(), bench.value_padded, false);
+        product(bench.scores.data(), keys.width, 1, bench.values.data() + keys.begin * PANEL, bench.padded * PANEL, rows,
+                bench.value_padded / PANEL, end - keys.begin, bench.output.data(), bench.value_padded, false);
         for (int64_t m = 0; m < rows; m++) {
           T* place = output + ((b * tokens + begin + m) * shape.heads + h) * value_width;
           for (int64_t v = 0; v < value_width; v++)
@@ -209,7 +228,7 @@ void attention_backward(const Inputs<T>& in, const T* output, const T* gradient,
       std::fill(value_gradient.begin(), value_gradient.end(), 0.0f);
       for (int64_t begin = 0; begin < tokens; begin += BLOCK) {
         const int64_t end = begin + BLOCK < tokens ? begin + BLOCK : tokens, rows = end - begin;
-        const int64_t seen = rounded_up(end, PANEL);
+        const Keys keys(in, shape, b, begin, end);
         for (int64_t t = begin; t < end; t++) {
           float* query = bench.query.data() + (t - begin) * key_width;
           read_query(in, shape, b, h, t, query);
@@ -219,30 +238,33 @@ void attention_backward(const Inputs<T>& in, const T* output, const T* gradient,
           for (int64_t v = 0; v < value_width; v++) place[v] = read(source[v]);
           pack_row(place, t - begin, value_width, BLOCK, arrived_rows.data());
         }
-        product(bench.query.data(), key_width, 1, bench.keys.data(), key_width * PANEL, rows, seen / PANEL, key_width,
-                bench.scores.data(), seen, false);
-        product(arrived.data(), value_width, 1, bench.values.data(), value_width * PANEL, rows, seen / PANEL,
-                value_width, slopes.data(), seen, false);
+        product(bench.query.data(), key_width, 1, bench.keys.data() + keys.begin * key_width, key_width * PANEL, rows,
+                keys.panels, key_width, bench.scores.data(), keys.width, false);
+        product(arrived.data(), value_width, 1, bench.values.data() + keys.begin * value_width, value_width * PANEL, rows,
+                keys.panels, value_width, slopes.data(), keys.width, false);
         for (int64_t m = 0; m < rows; m++) {
-          float *weights = bench.scores.data() + m * seen, *slope = slopes.data() + m * seen;
+          float *weights = bench.scores.data() + m * keys.width, *slope = slopes.data() + m * keys.width;
           const T* made = output + ((b * tokens + begin + m) * shape.heads + h) * value_width;
           const float log_sum = normaliser[head * tokens + begin + m];
-          const int64_t visible = begin + m + 1;
+          const int64_t first = Keys::first(in, shape, b, begin + m) - keys.begin, visible = begin + m + 1 - keys.begin;
           float mean = 0.0f;
           for (int64_t v = 0; v < value_width; v++) mean += read(made[v]) * arrived[m * value_width + v];
 #pragma omp simd
-          for (int64_t s = 0; s < visible; s++) {
+          for (int64_t s = first; s < visible; s++) {
             weights[s] = exponential(weights[s] - log_sum);
             slope[s] = weights[s] * (slope[s] - mean);
           }
-          for (int64_t s = visible; s < seen; s++) weights[s] = slope[s] = 0.0f;
+          for (float* hidden : {weights, slope}) {
+            std::fill(hidden, hidden + first, 0.0f);
+            std::fill(hidden + visible, hidden + keys.width, 0.0f);
+          }
         }
-        product(slopes.data(), seen, 1, key_rows.data(), padded * PANEL, rows, key_padded / PANEL, end,
-                bench.output.data(), key_padded, false);
-        product(slopes.data(), 1, seen, query_rows.data(), BLOCK * PANEL, end, key_padded / PANEL, rows,
-                key_gradient.data(), key_padded, true);
-        product(bench.scores.data(), 1, seen, arrived_rows.data(), BLOCK * PANEL, end, value_padded / PANEL, rows,
-                value_gradient.data(), value_padded, true);
+        product(slopes.data(), keys.width, 1, key_rows.data() + keys.begin * PANEL, padded * PANEL, rows,
+                key_padded / PANEL, end - keys.begin, bench.output.data(), key_padded, false);
+        product(slopes.data(), 1, keys.width, query_rows.data(), BLOCK * PANEL, end - keys.begin, key_padded / PANEL, rows,
+                key_gradient.data() + keys.begin * key_padded, key_padded, true);
+        product(bench.scores.data(), 1, keys.width, arrived_rows.data(), BLOCK * PANEL, end - keys.begin,
+                value_padded / PANEL, rows, value_gradient.data() + keys.begin * value_padded, value_padded, true);
         for (int64_t t = begin; t < end; t++) {
           float* from = bench.output.data() + (t - begin) * key_padded;
           const int64_t angle = ((shape.turns == 1 ? 0 : b) * tokens + t) * (shape.rope / 2);
@@ -424,22 +446,23 @@ void cross_entropy(T* logits, const int64_t* targets, float* losses, int64_t row
 }  // namespace
 
 #define EXPORT(T, SUFFIX)                                                                                              \
-  extern "C" void attention_forward_##SUFFIX(const T* query, const T* expanded, const T* key_rope,                    \
-                                             const float* cosine, const float* sine, T* output, float* normaliser,    \
-                                             int64_t batch, int64_t tokens, int64_t heads, int64_t nope,              \
-                                             int64_t rope, int64_t value, int64_t turns, float scale, int threads) {  \
-    attention_forward<T>({query, expanded, key_rope, cosine, sine}, output, normaliser,                               \
-                         {batch, tokens, heads, nope, rope, value, turns, scale}, threads);                           \
-  }                                                                                                                   \
-  extern "C" void attention_backward_##SUFFIX(                                                                        \
-      const T* query, const T* expanded, const T* key_rope, const float* cosine, const float* sine, const T* output,  \
-      const T* gradient, const float* normaliser, T* query_gradient, T* expanded_gradient, T* key_rope_gradient,      \
-      int64_t batch, int64_t tokens, int64_t heads, int64_t nope, int64_t rope, int64_t value, int64_t turns,         \
-      float scale, int threads) {                                                                                     \
-    attention_backward<T>({query, expanded, key_rope, cosine, sine}, output, gradient, normaliser,                    \
-                          {query_gradient, expanded_gradient, key_rope_gradient},                                     \
-                          {batch, tokens, heads, nope, rope, value, turns, scale}, threads);                          \
-  }                                                                                                                   \
+  extern "C" void attention_forward_##SUFFIX(const T* query, const T* expanded, const T* key_rope,                     \
+                                             const float* cosine, const float* sine, const int64_t* starts,            \
+                                             T* output, float* normaliser, int64_t batch, int64_t tokens,              \
+                                             int64_t heads, int64_t nope, int64_t rope, int64_t value,                 \
+                                             int64_t turns, float scale, int threads) {                                \
+    attention_forward<T>({query, expanded, key_rope, cosine, sine, starts}, output, normaliser,                        \
+                         {batch, tokens, heads, nope, rope, value, turns, scale}, threads);                            \
+  }                                                                                                                    \
+  extern "C" void attention_backward_##SUFFIX(                                                                         \
+      const T* query, const T* expanded, const T* key_rope, const float* cosine, const float* sine,                    \
+      const int64_t* starts, const T* output, const T* gradient, const float* normaliser, T* query_gradient,           \
+      T* expanded_gradient, T* key_rope_gradient, int64_t batch, int64_t tokens, int64_t heads, int64_t nope,          \
+      int64_t rope, int64_t value, int64_t turns, float scale, int threads) {                                          \
+    attention_backward<T>({query, expanded, key_rope, cosine, sine, starts}, output, gradient, normaliser,             \
+                          {query_gradient, expanded_gradient, key_rope_gradient},                                      \
+                          {batch, tokens, heads, nope, rope, value, turns, scale}, threads);                           \
+  }                                                                                                                    \
   extern "C" void norm_forward_##SUFFIX(const T* input, const T* weight, T* output, float* inverse, int64_t rows,     \
                                         int64_t width, float eps, int threads) {                                      \
     norm_forward<T>(input, weight, output, inverse, rows, width, eps, threads);                                       \

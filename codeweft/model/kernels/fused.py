@@ -68,29 +68,34 @@ class LatentAttention(torch.autograd.Function):
         key_BTR: Tensor,
         turn: tuple[Tensor, Tensor],
         widths: HeadWidths,
+        starts_BT: Tensor | None = None,
     ) -> Tensor:
-        """[B, T, H*(N+R)], [B, T, H*(N+V)] and [B, T, R] to [B, T, H*V]; memory grows with T, not with its square."""
+        """[B, T, H*(N+R)], [B, T, H*(N+V)] and [B, T, R] to [B, T, H*V]; memory grows with T, not with its square.
+
+        With `starts_BT` (int64, never falling in a row) a token looks back to there only; other scores are not made.
+        """
         query, expanded, key = (each.contiguous() for each in (query_BTX, expanded_BTX, key_BTR))
-        cosine, sine = (each.contiguous() for each in turn)
+        given = (query, expanded, key, *(each.contiguous() for each in turn))
+        starts = None if starts_BT is None else starts_BT.contiguous()
         batch, tokens = query.shape[:2]
         heads = query.shape[-1] // (widths.nope + widths.rope)
         output = query.new_empty(batch, tokens, heads * widths.value)
         normaliser = torch.empty(batch, heads, tokens)
-        sizes = (batch, tokens, heads, widths.nope, widths.rope, widths.value, len(cosine), widths.scale)
-        native.call("attention_forward", query.dtype, query, expanded, key, cosine, sine, output, normaliser, *sizes)
-        ctx.save_for_backward(query, expanded, key, cosine, sine, output, normaliser)
-        ctx.sizes = sizes
+        sizes = (batch, tokens, heads, widths.nope, widths.rope, widths.value, len(turn[0]), widths.scale)
+        native.call("attention_forward", query.dtype, *given, starts, output, normaliser, *sizes)
+        ctx.save_for_backward(*given, output, normaliser)
+        ctx.starts, ctx.sizes = starts, sizes
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Scores are made again, block by block, from the stored normalisers."""
-        query, expanded, key, cosine, sine, output, normaliser = ctx.saved_tensors
-        made = [torch.empty_like(each) for each in (query, expanded, key)]
-        given = (query, expanded, key, cosine, sine, output, gradients[0].contiguous(), normaliser)
-        native.call("attention_backward", query.dtype, *given, *made, *ctx.sizes)
-        return (*made, None, None)
+        *given, output, normaliser = ctx.saved_tensors
+        made = [torch.empty_like(each) for each in given[:3]]
+        kept = (output, gradients[0].contiguous(), normaliser)
+        native.call("attention_backward", output.dtype, *given, ctx.starts, *kept, *made, *ctx.sizes)
+        return (*made, None, None, None)
 
 
 class SwiGLU(torch.autograd.Function):
