@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from codeweft.base import config as settings
 from codeweft.base.errors import CodeweftError, UsageError
+from codeweft.base.interrupts import interrupts_kept
 from codeweft.base.processes import ProcessLost, leads, wait_to_speak
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -49,7 +50,8 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     words = words[1:] if words[:1] == ["--"] else words  # which keeps torchrun from taking --run for one of its own
     try:
-        return dispatch(words)
+        with interrupts_kept():
+            return dispatch(words)
     except ProcessLost as error:
         return error.exit_code
     except CodeweftError as error:
