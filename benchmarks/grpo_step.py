@@ -24,12 +24,10 @@ import os
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -38,29 +36,19 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the peer's environment has no codeweft
 
+from common.grpo_work import GROUP, PROMPTS, TOKENS, Clock, asked_of, fixed_answers, make_folder, reward  # noqa: E402
+from common.small import Endless  # noqa: E402
+
 from codeweft.base.runs import machine  # noqa: E402
-from codeweft.stages import ALLOCATOR  # noqa: E402
+from codeweft.running import ALLOCATOR  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "grpo_step.json"
 PAGE = ROOT / "docs" / "results" / "grpo_step.md"
 PEER = os.environ.get("TRL_PYTHON")
 REPEATS, WARM, STEPS, SAME_STEPS, THREADS = 3, 2, 6, 3, 2
-PROMPTS, GROUP, TOKENS, RATE, SAME_RATE = 4, 8, 64, 1e-5, 3e-4
+RATE, SAME_RATE = 1e-5, 3e-4
 WANTED, AIM = 2.5, 4.0
 TOLERANCE = {"loss": 1e-4, "kl": 2e-3, "entropy": 1e-3, "gradient_norm": 1e-2}  # of SAME[0]; relative above 1
-VOCABULARY = 8192
-SHAPE = {
-    "vocab_size": VOCABULARY, "hidden_size": 256, "intermediate_size": 1024, "moe_intermediate_size": 128,
-    "num_hidden_layers": 6, "num_attention_heads": 4, "n_shared_experts": 2, "n_routed_experts": 16,
-    "num_experts_per_tok": 4, "first_k_dense_replace": 1, "kv_lora_rank": 64, "q_lora_rank": None,
-    "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32, "max_position_embeddings": 2048,
-}  # fmt: skip
-SHORT = (
-    "Write a function that adds two numbers.",
-    "Write a Python function that reverses a list.",
-    "Count the vowels of a text.",
-    "Return the largest number of a list of numbers.",
-)
 CASES = {  # name -> prompts, precision, beta; the first is the one that is held to the bar
     "short prompts, float32, beta 0": ("short", "float32", 0.0),
     "short prompts, float32, beta 0.04": ("short", "float32", 0.04),
@@ -81,102 +69,12 @@ PARTS = ("drawing", "judging", "updating")
 Row = dict[str, float]
 
 
-# --- what both sides get ---------------------------------------------------------------------------------------------
-
-
-def make_folder(folder: Path) -> None:
-    """The model with its tokenizer, learned from Python's standard library, and `prompts.json`."""
-    from codeweft.model.config import ModelConfig
-    from codeweft.model.folder import save_folder
-    from codeweft.model.transformer import Transformer
-    from codeweft.tasks.katas.generate import draw
-    from codeweft.tasks.registry import find
-    from codeweft.tasks.task import Room
-    from codeweft.tokenizer.chat import encode_chat
-    from codeweft.tokenizer.load import FILES, load_tokenizer
-    from codeweft.tokenizer.train import CONFIG, train
-
-    files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
-    learned = train((file.read_text("utf-8") for file in files), VOCABULARY, longest_token=64)
-    made = folder / "tokenizer"
-    made.mkdir(parents=True)
-    learned.save(str(made / FILES[0]))
-    (made / FILES[1]).write_text(json.dumps(CONFIG), encoding="utf-8")
-    tokenizer = load_tokenizer(made)
-    model = Transformer(ModelConfig(**SHAPE, bos_token_id=tokenizer.begin, eos_token_id=tokenizer.end))
-    model.init_weights(0.02, torch.Generator().manual_seed(0))
-    save_folder(model, folder / "model", dtype=torch.float32, extra_files=[made / name for name in FILES])
-    room = Room(1024, lambda text: len(tokenizer.encode(text)))
-    asked = {
-        "short": [[{"role": "user", "content": text}] for text in SHORT],
-        "katas": [
-            list(find("katas").ask(problem, "chat", room).messages) for problem in draw(PROMPTS, split="train", seed=1)
-        ],
-    }
-    told = {
-        kind: [{"messages": each, "ids": encode_chat(tokenizer, each)} for each in talks]
-        for kind, talks in asked.items()
-    }
-    (folder / "prompts.json").write_text(json.dumps(told), encoding="utf-8")
-
-
-def asked_of(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """The prompts of a kind: what is asked as `messages`, and as `ids`."""
-    return json.loads((folder / "prompts.json").read_text("utf-8"))[kind]
-
-
-def reward(text: str) -> float:
-    """The share of vowels: cheap, and different for any two random answers."""
-    return sum(letter in "aeiou" for letter in text) / max(len(text), 1)
-
-
-def fixed_answers() -> torch.Tensor:
-    """Random ids [prompts, group, tokens] that both sides are given in place of drawing."""
-    return torch.randint(300, 8000, (PROMPTS, GROUP, TOKENS), generator=torch.Generator().manual_seed(2))
-
-
-class Clock:
-    """Adds up the seconds spent in what it wraps."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, timed."""
-
-        @wraps(function)
-        def timed(*given: Any, **named: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return function(*given, **named)
-            finally:
-                self.seconds += time.perf_counter() - began
-
-        return timed
-
-    def taken(self) -> float:
-        """The seconds since it was last asked."""
-        seconds, self.seconds = self.seconds, 0.0
-        return seconds
-
-
 def medians(steps: Sequence[Row]) -> Row:
     """Of the steps after those that warm up."""
     return {name: round(statistics.median(row[name] for row in steps[WARM:]), 4) for name in steps[0]}
 
 
 # --- ours ------------------------------------------------------------------------------------------------------------
-
-
-class Endless:
-    """A tokenizer whose end token ends nothing: all answers are as long."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        self.end = -1
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.tokenizer, name)
 
 
 class RewardJudge:

@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common.small import SMALL, VOCABULARY
 
 from codeweft.base.runs import machine
 from codeweft.model.config import ModelConfig
 from codeweft.model.device import choose_precision
 from codeweft.model.folder import save_folder
 from codeweft.model.transformer import Transformer
-from codeweft.stages import ALLOCATOR
+from codeweft.running import ALLOCATOR
 from codeweft.train.batches import Batch
 from codeweft.train.config import BalanceConfig, OptimizerConfig
 from codeweft.train.loop import Trainer
@@ -41,25 +42,7 @@ from codeweft.train.objectives import Loss, next_token
 RESULTS = Path(__file__).parent / "results" / "train_step.json"
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "train_step.md"
 REPEATS, STEPS, WARM, LOSS_STEPS, TOLERANCE = 3, 10, 3, 50, 0.005
-BATCH, SEQUENCE, VOCABULARY, RATE = 8, 512, 8192, 1e-3
-SHAPE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 256,
-    "intermediate_size": 1024,
-    "moe_intermediate_size": 128,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 4,
-    "n_shared_experts": 2,
-    "n_routed_experts": 16,
-    "num_experts_per_tok": 4,
-    "first_k_dense_replace": 1,
-    "kv_lora_rank": 64,
-    "q_lora_rank": None,
-    "qk_nope_head_dim": 32,
-    "qk_rope_head_dim": 16,
-    "v_head_dim": 32,
-    "max_position_embeddings": 2048,
-}
+BATCH, SEQUENCE, RATE = 8, 512, 1e-3
 CPU = torch.device("cpu")
 OURS = "codeweft"
 # name -> (arguments of a fresh process, its environment)
@@ -98,7 +81,7 @@ def windows(ids: torch.Tensor, step: int) -> torch.Tensor:
 
 def fresh_model() -> Transformer:
     """Ours, with the weights that every variant starts from."""
-    model = Transformer(ModelConfig(**SHAPE))
+    model = Transformer(ModelConfig(**SMALL))
     model.init_weights(0.02, torch.Generator().manual_seed(0))
     return model
 

@@ -21,10 +21,19 @@ from codeweft.base import config as settings
 from codeweft.base.artifacts import Manifest, differences, read_manifest
 from codeweft.base.errors import ConfigError, InputError, UserError
 from codeweft.base.processes import Together, leads, started
-from codeweft.stages import ALLOCATOR, BY_NAME, OTHER_SECTIONS, Recipe, Stage
+from codeweft.stages import BY_NAME, OTHER_SECTIONS, Recipe, Stage
 
 if TYPE_CHECKING:
     from codeweft.base.runs import Run
+
+# glibc returns big blocks to the system after every use; keeping them saves page faults, a fifth of a training step of
+# transformers on a CPU (benchmarks/train_step.py runs it with and without). The allocator reads them before main(),
+# hence by environment and only for child processes.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
 
 
 def check_processes(wanted: int, names: Sequence[str], whole: bool = False) -> None:

@@ -142,15 +142,6 @@ OTHER_SECTIONS = {
 }
 SECTIONS = (*OTHER_SECTIONS, *BY_NAME)
 
-# glibc returns big blocks to the system after every use; keeping them saves page faults, a fifth of a training step of
-# transformers on a CPU (benchmarks/train_step.py runs it with and without). The allocator reads them before main(),
-# hence by environment and only for child processes.
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
-    "MALLOC_TOP_PAD_": str(256 << 20),
-}
-
 
 @dataclass(frozen=True)
 class RunConfig:

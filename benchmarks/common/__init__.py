@@ -1,0 +1,1 @@
+"""What several benchmarks need, or one of them apart from measuring."""
