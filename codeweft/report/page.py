@@ -34,7 +34,7 @@ TITLES = {
     "katas_unseen_families": "Exercises solved, unseen families",
     "katas_nearest": "Answer of the most similar training exercise",
 }
-TILES = ("bits_per_byte", "fim_exact_match")
+TILES = ("bits_per_byte", "fim_exact_match", "katas_pass@1")
 KINDS = ("code", "math", "text")
 
 
@@ -78,8 +78,10 @@ def tiles(facts: RunFacts) -> list[dict[str, str]]:
         if task is None or task["score"] is None:
             continue
         beside = facts.results.get((task.get("beside") or [""])[0])
-        note = f"{title_of(task['beside'][0])}: {value_text(beside['score'], beside)}" if beside else ""
-        found.append({"label": title_of(name), "value": value_text(task["score"], task), "note": note})
+        notes = [f"{title_of(task['beside'][0])}: {value_text(beside['score'], beside)}"] if beside else []
+        if (before := before_alignment(facts, name)) is not None:
+            notes.insert(0, f"after pretrain: {value_text(before, task)}")
+        found.append({"label": title_of(name), "value": value_text(task["score"], task), "note": "; ".join(notes)})
     pretrain = facts.manifests.get("pretrain")
     if pretrain is not None and "tokens_seen" in pretrain.counts:
         counts = pretrain.counts
@@ -92,6 +94,14 @@ def tiles(facts: RunFacts) -> list[dict[str, str]]:
         memory = max(manifest.peak_rss_bytes for manifest in facts.manifests.values())
         found.append({"label": "Time", "value": duration(seconds), "note": f"peak memory {size(memory)}"})
     return found
+
+
+def before_alignment(facts: RunFacts, name: str) -> float | None:
+    """What the pretrained model scored, where the evaluated one is another: sft trades plain text for answers."""
+    evaluated, base = facts.manifests.get("evaluate"), facts.manifests.get("pretrain")
+    if evaluated is None or base is None or evaluated.counts.get("model", "pretrain") == "pretrain":
+        return None
+    return base.headline.get(name)
 
 
 def funnel_rows(funnel: Mapping[str, Any] | None) -> list[dict[str, Any]]:

@@ -109,6 +109,14 @@ def test_a_run_that_stopped_early_says_what_has_not_run(
     assert "Not run:" in text
 
 
+def test_an_aligned_model_s_score_stands_beside_that_of_the_pretrained_one(run_folder: Path):
+    """Fine-tuning trades plain text for answers: the one figure alone would hide what pretraining came to."""
+    facts = collect(run_folder)
+    assert "after pretrain" not in Reader(render(facts, ReportConfig())).text
+    facts.manifests["evaluate"].counts["model"] = "grpo"
+    assert "after pretrain: 1.420" in Reader(render(facts, ReportConfig())).text
+
+
 def test_scores_stand_beside_their_baselines_with_intervals(run_folder: Path):
     text = read(run_folder).text
     assert "Infilled lines exactly right 200 18.0 % 16.2 % to 19.8 % higher Most similar line copied 200 11.0 %" in text
