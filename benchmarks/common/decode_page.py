@@ -78,10 +78,8 @@ def write_page(table: dict[str, Any]) -> None:
     facts = ", ".join(f"{key} {value}" for key, value in table["machine"].items())
     lines = ["# Decoding beside transformers and llama.cpp", "", f"Machine: {facts}."]
     versions = ", ".join(f"{name} {told}" for name, told in table.get("versions", {}).items() if told)
-    lines += [
-        f"Last beside {versions or 'versions that were not recorded'}; shapes and types are measured in runs of their own,"
-    ]
-    lines += ["those that were not repeated with the last one by earlier versions of all sides."]
+    lines += [f"The last run stood beside {versions or 'versions that were not recorded'}."]
+    lines += ["Shapes and types are measured in runs of their own: what the last did not repeat is of earlier ones."]
     lines += ["Made by `benchmarks/decode.py`, which says what is the same on all sides; do not edit.", ""]
     lines += ["| tokens a second, ours over theirs | times | at least | aim |", "|---|---|---|---|"]
     for what, ratio, least, aim in bars(table["shapes"]):
